@@ -1,0 +1,80 @@
+# Every verb of the project.  `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+stamp = $(VENV)/.stamp-$(1)-$(shell cat requirements/$(1).lock pyproject.toml | sha256sum | cut -c1-16)
+DEMO_STAMP := $(call stamp,demo)
+DEV_STAMP := $(call stamp,dev)
+OBSERVER_STAMP := $(VENV)/.stamp-observers-$(shell sha256sum worker/avatar/observe/assets.py 2>/dev/null | cut -c1-16)
+PAGE_STAMP := $(VENV)/.stamp-page-$(shell cat worker/demo/web/package-lock.json 2>/dev/null | sha256sum | cut -c1-16)
+NODE_STAMP := $(VENV)/.stamp-node-$(shell cat tests/node/package-lock.json 2>/dev/null | sha256sum | cut -c1-16)
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@echo "› creating $(VENV) and installing $(TORCH) (once)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+
+$(DEMO_STAMP): | $(BIN)/python
+	@echo "› installing what the worker runs on (once)"
+	$(BIN)/pip install --quiet --require-hashes -r requirements/demo.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable . 2>/dev/null \
+	  || $(BIN)/pip install --quiet --no-deps --editable .
+	$(BIN)/pip check --quiet
+	@rm -f $(VENV)/.stamp-demo-* && touch $@
+
+$(DEV_STAMP): $(DEMO_STAMP)
+	@echo "› installing what tests and lints it (once)"
+	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.lock
+	@rm -f $(VENV)/.stamp-dev-* && touch $@
+
+$(OBSERVER_STAMP): $(DEMO_STAMP)
+	@echo "› fetching the free pose models (once)"
+	$(BIN)/avatar-worker models fetch
+	@rm -f $(VENV)/.stamp-observers-* && touch $@
+
+$(PAGE_STAMP): worker/demo/web/package-lock.json
+	@echo "› fetching what the page shows bodies with (once)"
+	cd worker/demo/web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent vendor
+	@mkdir -p $(VENV) && rm -f $(VENV)/.stamp-page-* && touch $@
+
+$(NODE_STAMP): tests/node/package-lock.json
+	@echo "› fetching the Node clients that the tests enqueue with (once)"
+	cd tests/node && npm ci --no-audit --no-fund --loglevel=error
+	@mkdir -p $(VENV) && rm -f $(VENV)/.stamp-node-* && touch $@
+
+.PHONY: setup
+setup: $(DEMO_STAMP) $(OBSERVER_STAMP) $(PAGE_STAMP) ## install everything that the worker and its demo run on
+
+.PHONY: demo
+demo: setup ## the whole product on this machine: drop a photo on a page, turn a measured body
+	@$(BIN)/avatar-worker demo
+
+.PHONY: browser
+browser:
+	@command -v chromium >/dev/null || { echo "› installing chromium (once)"; \
+	  s=$$(command -v sudo || true); $$s apt-get update -qq && $$s apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+
+.PHONY: test
+test: setup $(DEV_STAMP) $(NODE_STAMP) browser ## unit, integration, contract and browser tests on real servers
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: $(DEV_STAMP) ## ruff, mypy --strict, the walls of the design
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: lock
+lock: $(DEV_STAMP) ## resolve pyproject.toml into the hashed locks
+	requirements/lock.sh

@@ -1,0 +1,1 @@
+"""Model weights from a private bucket to a volume."""

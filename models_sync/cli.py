@@ -1,0 +1,5 @@
+"""`models-sync`."""
+
+
+def main() -> None:
+    """Run the command line."""

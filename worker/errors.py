@@ -175,7 +175,9 @@ class NotStanding(InputError):
 class WrongView(InputError):
     """The person does not face the way this photo needs."""
 
-    default_advice = "Please face the camera for the front photo and turn sideways for the side photo."
+    default_advice = (
+        "Please face the camera for the front photo and turn sideways for the side photo."
+    )
 
 
 class BodyHidden(InputError):

@@ -1,0 +1,142 @@
+"""Which pixels a mesh covers, and what is nearest in each: exact, in plain torch, CPU or CUDA.
+
+Not differentiable and not meant to be: the solver takes its derivatives from contour points.
+It serves the choice of outer contours, the IoU, overlays and previews, without a compiled
+rasteriser or a graphics driver.
+
+Triangles are grouped by the size of their bounding box, so that each group is one dense
+evaluation of the edge functions (Pineda, "A parallel algorithm for polygon rasterization",
+1988).  Pixel (row i, column j) is sampled at its centre (j + 0.5, i + 0.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_EVALUATIONS_AT_ONCE = 1 << 21
+"""Edge evaluations in one go: bounds the memory at a few dozen MB."""
+
+_EMPTY = torch.iinfo(torch.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """What is seen in each pixel."""
+
+    face_index: Tensor
+    """(H, W) int64: the nearest face, -1 where there is none."""
+    depth: Tensor
+    """(H, W): depth of that face, infinite where there is none."""
+    bary: Tensor
+    """(H, W, 3): perspective-correct barycentric coordinates on that face, 0 where none."""
+
+
+def coverage(uv: Tensor, faces: Tensor, height: int, width: int) -> Tensor:
+    """Mark the pixels whose centre lies inside any triangle.
+
+    Args:
+        uv: (V, 2) pixel coordinates; a vertex behind the camera must be NaN.
+        faces: (F, 3) int64 vertex indices, either winding.
+        height: rows of the result.
+        width: columns of the result.
+
+    Returns:
+        (height, width) bool.
+    """
+    covered = torch.zeros(height * width, dtype=torch.bool, device=uv.device)
+    for _, pixels, _ in _hits(uv, faces, height, width):
+        covered[pixels] = True
+    return covered.view(height, width)
+
+
+def rasterise(uv: Tensor, depth: Tensor, faces: Tensor, height: int, width: int) -> Raster:
+    """Find the nearest face in each pixel.
+
+    Args:
+        uv: (V, 2) pixel coordinates.
+        depth: (V,) distance along the optical axis; triangles that reach 0 are left out.
+        faces: (F, 3) int64 vertex indices, either winding.
+        height: rows of the result.
+        width: columns of the result.
+    """
+    device = uv.device
+    kept = torch.nonzero((depth[faces] > 0).all(dim=1)).squeeze(1)
+    near_faces = faces[kept]
+    # Depth and face travel in one integer, so that one scatter finds the nearest of both: the
+    # bits of a positive float32 order as integers do.
+    nearest = torch.full((height * width,), _EMPTY, dtype=torch.int64, device=device)
+    inverse_depth = 1.0 / depth
+    for triangle, pixels, bary in _hits(uv, near_faces, height, width):
+        z = 1.0 / (bary * inverse_depth[near_faces[triangle]]).sum(dim=1)
+        bits = z.to(torch.float32).view(torch.int32).to(torch.int64)
+        nearest.scatter_reduce_(0, pixels, (bits << 32) | triangle, reduce="amin")
+    hit = nearest != _EMPTY
+    triangle = nearest[hit] & 0xFFFFFFFF
+    pixel = torch.nonzero(hit).squeeze(1)
+    centre = torch.stack((pixel % width, pixel // width), dim=1).to(uv.dtype) + 0.5
+    corners = uv[near_faces[triangle]]
+    screen = _barycentric(corners, centre[:, None, :])[:, 0, :]
+    perspective = screen * inverse_depth[near_faces[triangle]]
+    total = perspective.sum(dim=1, keepdim=True)
+
+    face_index = torch.full((height * width,), -1, dtype=torch.int64, device=device)
+    face_index[hit] = kept[triangle]
+    depths = torch.full((height * width,), torch.inf, dtype=depth.dtype, device=device)
+    depths[hit] = (1.0 / total.squeeze(1)).to(depth.dtype)
+    barys = torch.zeros((height * width, 3), dtype=uv.dtype, device=device)
+    barys[hit] = (perspective / total).to(uv.dtype)
+    return Raster(
+        face_index.view(height, width), depths.view(height, width), barys.view(height, width, 3)
+    )
+
+
+def _barycentric(corners: Tensor, points: Tensor) -> Tensor:
+    """Barycentric coordinates of `points` (N, S, 2) in the triangles `corners` (N, 3, 2)."""
+    a, b, c = corners[:, None, 0], corners[:, None, 1], corners[:, None, 2]
+    area = _cross(b - a, c - a)
+    return torch.stack(
+        (_cross(c - b, points - b), _cross(a - c, points - c), _cross(b - a, points - a)), dim=-1
+    ) / area.unsqueeze(-1)
+
+
+def _cross(u: Tensor, v: Tensor) -> Tensor:
+    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
+
+
+def _hits(
+    uv: Tensor, faces: Tensor, height: int, width: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (triangle (N,), flat pixel (N,), bary (N, 3)) of each covered pixel centre."""
+    corners = uv[faces]
+    low, high = corners.amin(dim=1), corners.amax(dim=1)
+    # The first and one past the last pixel whose centre can be inside, clipped to the image.
+    size = torch.tensor((width, height), device=uv.device)
+    limit = size.to(uv.dtype)
+    first = torch.minimum((low - 0.5).ceil().clamp(min=0), limit)
+    last = torch.minimum((high - 0.5).floor().clamp(min=-1) + 1, limit)
+    extent = last - first
+    area = _cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    seen = torch.isfinite(area) & (area != 0) & (extent > 0).all(dim=1)
+    seen_index = torch.nonzero(seen).squeeze(1)
+    if seen_index.numel() == 0:
+        return
+    longest = extent[seen_index].amax(dim=1)
+    side = 1
+    while True:
+        group = seen_index[(longest > side // 2) & (longest <= side)]
+        steps = torch.arange(side, device=uv.device)
+        offset = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).view(-1, 2)
+        for part in torch.split(group, max(1, _EVALUATIONS_AT_ONCE // (side * side))):
+            pixel = first[part].to(torch.int64)[:, None, :] + offset
+            bary = _barycentric(corners[part], pixel.to(uv.dtype) + 0.5)
+            inside = (bary >= 0).all(dim=-1) & (pixel < size).all(dim=-1)
+            row, column = torch.nonzero(inside, as_tuple=True)
+            hit = pixel[row, column]
+            yield part[row], hit[:, 1] * width + hit[:, 0], bary[row, column]
+        if side >= float(longest.max()):
+            return
+        side *= 2

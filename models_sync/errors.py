@@ -1,0 +1,73 @@
+"""What can go wrong while weights travel.
+
+    SyncError
+     ├─ SyncSettingsError   a MODEL_SYNC_* variable is missing or wrong
+     ├─ BucketRefused       the key is wrong, expired or may not read here
+     ├─ BucketUnreachable   no answer, or an answer that is no S3
+     ├─ UnsafeKey           an object's name would leave the folder or hide another file
+     ├─ ObjectDamaged       what arrived is not what the bucket listed
+     └─ VolumeUnwritable    the folder cannot take the files
+
+A class's docstring is its default message; `advice` says what to do next; `exit_code` is what
+`models-sync` ends with.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SyncError(Exception):
+    """The weights could not be brought here."""
+
+    exit_code: ClassVar[int] = 1
+    advice: ClassVar[str] = "Run the command again; what arrived whole is kept."
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").splitlines()[0]
+        super().__init__(self.message)
+
+
+class SyncSettingsError(SyncError):
+    """A MODEL_SYNC_* variable is missing or wrong."""
+
+    exit_code = 2
+    advice = "Set the variable that is named and run the command again."
+
+
+class BucketRefused(SyncError):
+    """The bucket refused to be read with this key."""
+
+    exit_code = 3
+    advice = (
+        "Check MODEL_SYNC_MINIO_ACCESS_KEY and MODEL_SYNC_MINIO_SECRET_KEY, and that the user's "
+        "policy allows s3:ListBucket and s3:GetObject on these prefixes."
+    )
+
+
+class BucketUnreachable(SyncError):
+    """The bucket's server did not answer."""
+
+    exit_code = 4
+    advice = "Check MODEL_SYNC_MINIO_ENDPOINT and MODEL_SYNC_MINIO_SECURE, then try again."
+
+
+class UnsafeKey(SyncError):
+    """An object's name cannot be a file here."""
+
+    exit_code = 5
+    advice = "Rename the object in the bucket; nothing was downloaded."
+
+
+class ObjectDamaged(SyncError):
+    """What arrived is not what the bucket listed."""
+
+    exit_code = 6
+    advice = "Run the command again; if it stays, publish the file to the bucket anew."
+
+
+class VolumeUnwritable(SyncError):
+    """The folder cannot take the files."""
+
+    exit_code = 7
+    advice = "Free space or correct the owner of MODEL_SYNC_LOCAL_ROOT, then run again."

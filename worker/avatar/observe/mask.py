@@ -1,0 +1,171 @@
+"""The person's outline at the photo's resolution.
+
+BlazePose's mask knows which pixels belong to the person it follows, but one of its 256² pixels
+is about six of the photo's.  Two things sharpen it, both only in a narrow band along its edge,
+so that the person stays the person:
+
+1. The selfie segmenter looks at squares of half and two thirds of the body's height.  It sees
+   the outline two to three times finer, but does not know whose it is.
+2. A guided filter (He, Sun, Tang: Guided Image Filtering, TPAMI 2013, for a colour guide;
+   subsampled as in arXiv 1505.00996) pulls the edge onto the edges of the photo.
+
+Measured on the standing man of the test photos (body 1176 px high) against an independent
+matting network: BlazePose alone IoU 0.948, mean distance of the outlines 2.5 px; with 2
+alone 0.959 and 2.1 px; with both 0.973 and 1.5 px (median 0.5 px).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from worker.avatar.observe.landmarks import Landmarks
+from worker.avatar.observe.litert import LiteModel
+from worker.avatar.observe.roi import Roi
+from worker.avatar.types import BoolArray, ByteArray, Float32Array
+
+_INSIDE = 0.5
+_WINDOW_HEIGHTS = (0.5, 0.7)
+_BAND = 0.012
+"""Half width of the band of full trust, in body heights: 2.5 pixels of BlazePose's mask."""
+_GUIDE_RADIUS = 0.011
+_GUIDE_SUBSAMPLING = 2
+_GUIDE_EPSILON = 1e-3
+"""Variance of colours, 0..1 each, below which a region counts as even."""
+_MIN_ISLAND = 0.02
+"""Of the largest region; smaller ones are noise."""
+
+
+class MaskRefiner:
+    """Brings BlazePose's mask to the photo's resolution."""
+
+    def __init__(self, segmenter_path: Path, *, threads: int) -> None:
+        self._segmenter = LiteModel(segmenter_path, threads=threads)
+
+    def refine(self, image: Image.Image, person: Landmarks) -> Float32Array:
+        """Return the (H, W) probability that a pixel shows the person."""
+        coarse = person.roi.uncrop(person.mask, image.width, image.height)
+        box = box_of(coarse > _INSIDE)
+        if box is None:
+            return coarse
+        height_px = float(box[3] - box[1])
+        # Work on the body's neighbourhood only: the rest of the photo is not the person.
+        margin = int(0.08 * height_px) + 8
+        x0, y0 = max(0, int(box[0]) - margin), max(0, int(box[1]) - margin)
+        x1, y1 = min(image.width, int(box[2]) + margin), min(image.height, int(box[3]) + margin)
+        near = np.s_[y0:y1, x0:x1]
+        body = coarse > _INSIDE
+        finer = [self._segment(image, body, part * height_px) for part in _WINDOW_HEIGHTS]
+        mean = np.mean([opinion[near] for opinion in (coarse, *finer)], axis=0)
+        band = _band(coarse[near] > _INSIDE, _BAND * height_px)
+        fused = coarse[near] + band * (mean - coarse[near])
+        guide = np.asarray(image, dtype=np.uint8)[near]
+        sharp = guided_filter(guide, fused, max(2, round(_GUIDE_RADIUS * height_px)))
+        fused = coarse[near] + band * (sharp - coarse[near])
+        refined = np.zeros_like(coarse)
+        refined[near] = fused.clip(0.0, 1.0)
+        return _without_islands(refined)
+
+    def _segment(self, image: Image.Image, body: BoolArray, side_px: float) -> Float32Array:
+        """Average the segmenter's opinion over squares along the body, trusting their middle."""
+        side = self._segmenter.input_side_px
+        ramp = np.hanning(side + 2)[1:-1]
+        weight = np.minimum(1.0, 4.0 * np.outer(ramp, ramp)).astype(np.float32) + 1e-3
+        total = np.zeros((image.height, image.width), dtype=np.float32)
+        weights = np.zeros_like(total)
+        for window in _windows_along(body, side_px):
+            picture = window.crop(image, side).astype(np.float32) / 255.0
+            (opinion,) = self._segmenter.run(picture)
+            total += window.uncrop(opinion[..., 0] * weight, image.width, image.height)
+            weights += window.uncrop(weight, image.width, image.height)
+        return np.asarray(total / np.maximum(weights, 1e-3), dtype=np.float32)
+
+
+def guided_filter(guide: ByteArray, values: Float32Array, radius_px: int) -> Float32Array:
+    """Smooth `values` along the edges of a colour picture.
+
+    Args:
+        guide: (H, W, 3).
+        values: (H, W).
+        radius_px: of the square neighbourhoods.
+    """
+    step = _GUIDE_SUBSAMPLING
+    small = guide[::step, ::step].astype(np.float32) / 255.0
+    target = values[::step, ::step].astype(np.float32)
+    size = 2 * max(1, round(radius_px / step)) + 1
+
+    def mean(array: NDArray[np.floating]) -> Float32Array:
+        return np.asarray(ndimage.uniform_filter(array, size, mode="nearest"), dtype=np.float32)
+
+    colour = np.stack([mean(small[..., c]) for c in range(3)], axis=-1)
+    level = mean(target)
+    with_target = np.stack([mean(small[..., c] * target) for c in range(3)], axis=-1)
+    covariance = with_target - colour * level[..., None]
+    variance = np.empty((*level.shape, 3, 3), dtype=np.float32)
+    for a in range(3):
+        for b in range(a, 3):
+            products = mean(small[..., a] * small[..., b])
+            variance[..., a, b] = products - colour[..., a] * colour[..., b]
+            variance[..., b, a] = variance[..., a, b]
+    variance += _GUIDE_EPSILON * np.eye(3, dtype=np.float32)
+    slope = np.linalg.solve(variance, covariance[..., None])[..., 0]
+    offset = level - (slope * colour).sum(axis=-1)
+    full = [_enlarged(mean(slope[..., c]), values.shape) for c in range(3)]
+    result = _enlarged(mean(offset), values.shape)
+    for c in range(3):
+        result += full[c] * (guide[..., c].astype(np.float32) / 255.0)
+    return result
+
+
+def box_of(region: BoolArray) -> Float32Array | None:
+    """Return (x0, y0, x1, y1) around the true pixels, or None when there are none."""
+    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    if len(rows) == 0:
+        return None
+    edges = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    return np.array(edges, dtype=np.float32)
+
+
+def _enlarged(values: Float32Array, shape: tuple[int, ...]) -> Float32Array:
+    size = (shape[1], shape[0])
+    larger = Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)
+    return np.array(larger, dtype=np.float32)
+
+
+def _windows_along(body: BoolArray, side_px: float) -> list[Roi]:
+    """Return squares that follow the body from head to feet and overlap by half."""
+    box = box_of(body)
+    if box is None:
+        return []
+    x0, y0, x1, y1 = (float(edge) for edge in box)
+    top, bottom = y0 - 0.05 * (y1 - y0), y1 + 0.05 * (y1 - y0)
+    count = max(1, int(np.ceil((bottom - top - side_px) / (side_px / 2))) + 1)
+    windows = []
+    for center_y in np.linspace(top + side_px / 2, bottom - side_px / 2, count):
+        rows = body[max(0, int(center_y - side_px / 2)) : max(1, int(center_y + side_px / 2))]
+        part = box_of(rows)
+        center_x = (x0 + x1) / 2 if part is None else float(part[0] + part[2]) / 2
+        windows.append(Roi(center_x, float(center_y), side_px))
+    return windows
+
+
+def _band(body: BoolArray, half_width_px: float) -> Float32Array:
+    """Return 1 along the edge of a region, falling to 0 at twice the half width."""
+    inner = ndimage.distance_transform_edt(body)
+    outer = ndimage.distance_transform_edt(~body)
+    distance = np.where(body, inner, outer)
+    return (2.0 - distance / max(half_width_px, 1.0)).clip(0.0, 1.0).astype(np.float32)
+
+
+def _without_islands(mask: Float32Array) -> Float32Array:
+    regions, count = ndimage.label(mask > _INSIDE)
+    if count <= 1:
+        return mask
+    sizes = np.bincount(regions.ravel())
+    sizes[0] = 0
+    islands = (sizes > 0) & (sizes < _MIN_ISLAND * sizes.max())
+    return np.where(islands[regions], 0.0, mask).astype(np.float32)

@@ -34,7 +34,7 @@ from worker.demo.store import Store, StoredAvatar, StoredJob, new_id
 
 QUEUE = "avatar_build"
 LINK_LIFETIME = timedelta(hours=1)
-ENQUEUE_TIMEOUT_S = 5.0
+ENQUEUE_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)

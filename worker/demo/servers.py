@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from worker.demo import tether
-from worker.errors import DependencyError
+from worker.errors import AvatarError, DependencyError
 
 START_SECONDS = 20.0
 """Valkey needs 0.2 s and the gateway 0.5 s on an idle machine; this is for a busy one."""
@@ -52,7 +52,7 @@ class Server:
         ready: Callable[[], bool],
         log: Path,
         env: Mapping[str, str],
-        error: type[DependencyError] = DependencyError,
+        error: type[AvatarError] = DependencyError,
     ) -> None:
         self.name = name
         self.command = tuple(command)
@@ -94,8 +94,8 @@ class Server:
                 start_new_session=True,
             )
 
-    def wait_ready(self, *, timeout_s: float = START_SECONDS) -> None:
-        """Wait until the readiness check passes; see `start`."""
+    def wait_ready(self, *, timeout_s: float = START_SECONDS, poll_s: float = 0.02) -> None:
+        """Wait until the readiness check passes, asking every `poll_s`; see `start`."""
         deadline = time.monotonic() + timeout_s
         while not self._is_ready():
             if not self.running:
@@ -105,7 +105,7 @@ class Server:
                 raise self._error(
                     f"{self.name} was not ready after {timeout_s:.0f} s:\n{self.log_tail()}"
                 )
-            time.sleep(0.02)
+            time.sleep(poll_s)
 
     def _is_ready(self) -> bool:
         try:

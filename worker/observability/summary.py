@@ -1,0 +1,64 @@
+"""One line per attempt at a job that says all that one would ask about it first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
+
+from worker.errors import AvatarError
+from worker.observability.logs import get_logger
+
+log = get_logger("worker.job")
+
+
+@dataclass(slots=True)
+class JobSummary:
+    """Collects what one attempt did, and writes it as one line."""
+
+    attempt: int
+    """1 for the first."""
+    queue_wait_s: float
+    """From the moment the producer added the job until this attempt began."""
+    outcome: str = "unknown"
+    code: str | None = None
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, object] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Bind the stage to every line inside the block, and time it."""
+        began = time.monotonic()
+        with structlog.contextvars.bound_contextvars(stage=name):
+            try:
+                yield
+            finally:
+                spent = time.monotonic() - began
+                self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + spent
+
+    def engine(self, stage_seconds: Mapping[str, float]) -> None:
+        """Note the times of the pipeline's own stages."""
+        self.stage_seconds |= {f"engine.{name}": spent for name, spent in stage_seconds.items()}
+
+    def failed(self, outcome: str, error: AvatarError) -> None:
+        """Note how the attempt ended and why."""
+        self.outcome = outcome
+        self.code = error.code
+        self.facts["reason"] = error.message
+
+    def write(self) -> None:
+        """Write the line."""
+        log.info(
+            "job",
+            outcome=self.outcome,
+            code=self.code,
+            attempt=self.attempt,
+            queue_wait_s=round(self.queue_wait_s, 3),
+            total_s=round(time.monotonic() - self._began, 3),
+            stages_s={name: round(spent, 3) for name, spent in self.stage_seconds.items()},
+            **self.facts,
+        )

@@ -1,0 +1,1 @@
+"""The API is told: progress while a job runs, and one final report."""

@@ -1,0 +1,1 @@
+"""MinIO: photos in, outputs and the completion marker out."""

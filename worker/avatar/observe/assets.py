@@ -1,7 +1,7 @@
 """The observers' model files: fetched once from a registry package, pinned by digest.
 
-BlazePose and the selfie segmenter are published by Google under Apache-2.0 inside the wheel of
-`mediapipe`.  Only the wheel's files are taken: its code is never installed or run.
+Google publishes BlazePose, BlazeFace and the selfie segmenter under Apache-2.0 inside the wheel
+of `mediapipe`.  Only the wheel's files are taken: its code is never installed or run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Asset:
     sha256: str
 
 
-DETECTOR = Asset(
+PEOPLE = Asset(
     "pose_detection.tflite",
     "mediapipe/modules/pose_detection/pose_detection.tflite",
     "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
@@ -49,12 +49,17 @@ LANDMARKS = Asset(
     "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
     "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
 )
+FACES = Asset(
+    "face_detection_full_range_sparse.tflite",
+    "mediapipe/modules/face_detection/face_detection_full_range_sparse.tflite",
+    "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
+)
 SEGMENTER = Asset(
     "selfie_segmentation.tflite",
     "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite",
     "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
 )
-ASSETS = (DETECTOR, LANDMARKS, SEGMENTER)
+ASSETS = (PEOPLE, FACES, LANDMARKS, SEGMENTER)
 
 
 def default_models_dir() -> Path:

@@ -38,7 +38,6 @@ _MIN_HEIGHT_PX = 300
 _SEEN = 0.3
 """Confidence of the better seen side.  Whole bodies have 0.9 and more, also in dresses and in
 profile; points beyond the frame have less than 0.1, and just inside it up to 0.25."""
-_SURELY_SEEN = 0.6
 _MAX_TRUNK_TILT_DEG = 35.0
 _MAX_HIP_FLEXION_DEG = 38.0
 _MAX_KNEE_FLEXION_DEG = 50.0
@@ -49,6 +48,11 @@ _SIDE_YAW_DEG = (50.0, 130.0)
 _MIN_OUTLINE_CONTRAST = 5.0
 """Grey levels."""
 
+_DIM = 80
+"""Grey level of the brightest twentieth below which darkness is why nobody was found."""
+_MAX_CUT = 0.03
+"""How far the outline may run along an edge of the picture, in body heights."""
+
 BYSTANDER = (
     "Someone else is in the background. They were left out, but a picture of you alone is safer."
 )
@@ -57,13 +61,16 @@ ARM_OUTSIDE = "An arm is partly outside the picture."
 TOUCHING_EDGE = "You stand close to the edge of the picture. A step back would be safer."
 
 
-def choose_person(people: People) -> Landmarks:
+def choose_person(people: People, pixels: ByteArray) -> Landmarks:
     """Return the one person whom the photo is about.
 
     Raises:
-        NoPerson, SeveralPeople: there is none, or there are others as large or in touch.
+        NoPerson, PhotoTooDark: there is none, or it is too dark to tell.
+        SeveralPeople: there are others as large.
     """
     if people.dominant is None:
+        if np.percentile(pixels[::4, ::4].mean(axis=2), 95) < _DIM:
+            raise PhotoTooDark
         raise NoPerson
     if people.rivals:
         raise SeveralPeople
@@ -85,9 +92,17 @@ def check_frame(person: Landmarks, mask: Float32Array) -> None:
     inside = _inside(person, width, height)
     if not inside[KNEES].any() or seen[KNEES].max() < _SEEN or not inside[HIPS].any():
         raise LegsNotVisible
-    _check_feet(seen, inside, mask, body_height_px)
-    if not inside[0] or seen[_FACE].max() < _SEEN or _touches_top(mask, body_height_px):
+    _check_feet(seen, inside)
+    cut = {edge: share / body_height_px for edge, share in _along_edges(mask).items()}
+    if cut["bottom"] > _MAX_CUT:
+        raise FeetNotVisible
+    if not inside[0] or seen[_FACE].max() < _SEEN or cut["top"] > _MAX_CUT:
         raise HeadNotVisible
+    if max(cut["left"], cut["right"]) > _MAX_CUT:
+        raise BodyHidden(
+            "A part of the body is outside the picture.",
+            advice="Please stand in the middle, so that all of you is in the picture.",
+        )
     if body_height_px < _MIN_HEIGHT_SHARE * height or body_height_px < _MIN_HEIGHT_PX:
         raise PersonTooSmall(f"The person is only {body_height_px:.0f} pixels high.")
 
@@ -161,30 +176,25 @@ def warnings_for(
         found.append(TURNED)
     if not inside[_ARMS].all():
         found.append(ARM_OUTSIDE)
-    elif (mask[:, [0, -1]] > 0.5).any() or (mask[[0, -1]] > 0.5).any():
+    elif any(_along_edges(mask).values()):
         found.append(TOUCHING_EDGE)
     return tuple(found)
 
 
-def _check_feet(
-    seen: Float32Array, inside: BoolArray, mask: Float32Array, body_height_px: float
-) -> None:
+def _check_feet(seen: Float32Array, inside: BoolArray) -> None:
     if not inside[ANKLES].any() or seen[ANKLES].max() < _SEEN:
         raise FeetNotVisible
     for side in _FOOT_SIDES:
         if not inside[side].any():
             raise FeetNotVisible
-    feet = [index for side in _FOOT_SIDES for index in side]
-    if seen[feet].max() < _SEEN:
-        raise FeetNotVisible
-    # Where the frame cuts the feet the outline runs along it, and the points beyond are guesses.
-    along_bottom = np.count_nonzero(mask[-1] > 0.5)
-    if along_bottom > 0.02 * body_height_px and seen[feet].min() < _SURELY_SEEN:
+    if seen[[index for side in _FOOT_SIDES for index in side]].max() < _SEEN:
         raise FeetNotVisible
 
 
-def _touches_top(mask: Float32Array, body_height_px: float) -> bool:
-    return bool(np.count_nonzero(mask[0] > 0.5) > 0.02 * body_height_px)
+def _along_edges(mask: Float32Array) -> dict[str, int]:
+    """Return how many pixels of each edge of the picture the person covers."""
+    edges = {"top": mask[0], "bottom": mask[-1], "left": mask[:, 0], "right": mask[:, -1]}
+    return {name: int(np.count_nonzero(line > 0.5)) for name, line in edges.items()}
 
 
 def _inside(person: Landmarks, width: int, height: int) -> BoolArray:

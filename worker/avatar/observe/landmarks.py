@@ -56,7 +56,7 @@ class LandmarkNetwork:
     def locate(self, image: Image.Image, roi: Roi) -> Landmarks:
         """Run the network on one square of the photo."""
         side = self._model.input_side_px
-        picture = roi.crop(image, side).astype(np.float32) / 255.0
+        picture = roi.crop(image, side, outside="edge").astype(np.float32) / 255.0
         flat, flag, mask_logits, heatmaps, world = self._model.run(picture)
         values = flat.reshape(_NUM_POINTS, 5)
         unit = refine((values[:, :2] / side).astype(np.float32), heatmaps)

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from worker.avatar.observe import assets, gate
-from worker.avatar.observe.detector import PersonDetector
+from worker.avatar.observe.detector import Detector
 from worker.avatar.observe.keypoints import to_keypoints
 from worker.avatar.observe.landmarks import LandmarkNetwork
 from worker.avatar.observe.mask import MaskRefiner, box_of
-from worker.avatar.observe.people import find_people
+from worker.avatar.observe.people import PeopleFinder
 from worker.avatar.observe.posture import Posture
 from worker.avatar.types import Intrinsics, Observation, Photo
 
@@ -25,10 +25,9 @@ _DIAGONAL_35MM_MM = math.hypot(36.0, 24.0)
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """BlazePose's detector and landmark network, and the selfie segmenter, loaded."""
+    """The networks that see people, loaded."""
 
-    detector: PersonDetector
-    network: LandmarkNetwork
+    finder: PeopleFinder
     refiner: MaskRefiner
     source: str
     """Name and digest of the landmark network, for `sources`."""
@@ -42,8 +41,11 @@ class Observer:
         """
         assets.verify(models_dir)
         return cls(
-            detector=PersonDetector(models_dir / assets.DETECTOR.name, threads=threads),
-            network=LandmarkNetwork(models_dir / assets.LANDMARKS.name, threads=threads),
+            finder=PeopleFinder(
+                Detector.of_people(models_dir / assets.PEOPLE.name, threads=threads),
+                Detector.of_faces(models_dir / assets.FACES.name, threads=threads),
+                LandmarkNetwork(models_dir / assets.LANDMARKS.name, threads=threads),
+            ),
             refiner=MaskRefiner(models_dir / assets.SEGMENTER.name, threads=threads),
             source=f"blazepose-full@{assets.LANDMARKS.sha256[:8]}",
         )
@@ -58,8 +60,8 @@ class Observer:
             PhotoTooDark, BodyHidden: the outline cannot be seen.
         """
         image = Image.fromarray(photo.pixels)
-        people = find_people(image, self.detector, self.network)
-        person = gate.choose_person(people)
+        people = self.finder.find(image)
+        person = gate.choose_person(people, photo.pixels)
         mask = self.refiner.refine(image, person)
         gate.check_frame(person, mask)
         posture = Posture.of(person)

@@ -12,14 +12,50 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from worker.avatar.types import ByteArray, Float32Array, Float64Array
 
+Outside = Literal["black", "edge"]
+
 _ROI_SCALE = 1.25
 """mediapipe/modules/pose_landmark/pose_detection_to_roi.pbtxt, scale_x and scale_y."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A rectangle of whole pixels of the photo."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def width(self) -> int:
+        """Pixels from left to right."""
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> int:
+        """Pixels from top to bottom."""
+        return self.y1 - self.y0
+
+    def common_with(self, x0: int, y0: int, x1: int, y1: int) -> Frame:
+        """Return the common part; empty, but still inside this one, when there is none."""
+        left, right = (min(max(x, self.x0), self.x1) for x in (x0, x1))
+        top, bottom = (min(max(y, self.y0), self.y1) for y in (y0, y1))
+        return Frame(left, top, right, bottom)
+
+    def rows_columns(self, outer: Frame) -> tuple[slice, slice]:
+        """Return where this part lies in an array over `outer`."""
+        return (
+            slice(self.y0 - outer.y0, self.y1 - outer.y0),
+            slice(self.x0 - outer.x0, self.x1 - outer.x0),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +105,33 @@ class Roi:
         """Return the square's (4, 2) corners in the photo, from the top left, clockwise."""
         return self.to_photo(np.array([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=np.float32))
 
-    def crop(self, image: Image.Image, size_px: int) -> ByteArray:
-        """Return the square as (size_px, size_px, 3); black where it leaves the photo.
+    def crop(self, image: Image.Image, size_px: int, *, outside: Outside) -> ByteArray:
+        """Return the square as (size_px, size_px, 3).
 
         Shrinking averages first: plain interpolation would skip most of the photo's pixels.
+
+        Args:
+            image: the RGB photo.
+            size_px: side of the picture that is returned.
+            outside: what is shown where the square leaves the photo: black, or the photo's
+                outermost pixels.
         """
         factor = max(1, math.floor(self.side_px / size_px))
-        source = image.reduce(factor) if factor > 1 else image
+        part = self._part_of(image.width, image.height, factor)
+        source = np.asarray(image.reduce(factor, box=part), dtype=np.uint8)
         basis, corner = self._basis()
+        origin = (corner - np.array(part[:2])) / factor
+        basis = basis / factor
+        corners = origin + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) @ basis.T
+        height, width = source.shape[:2]
+        before = np.ceil(np.maximum(0, -corners.min(axis=0))).astype(int)
+        after = np.ceil(np.maximum(0, corners.max(axis=0) - (width, height))).astype(int)
+        padding = ((before[1], after[1]), (before[0], after[0]), (0, 0))
+        padded = np.pad(source, padding, mode="edge" if outside == "edge" else "constant")
         # Pillow maps output pixel centres to input positions, both counted from the corners.
-        a, b, d, e = (basis / (size_px * factor)).ravel()
-        c, f = corner / factor
-        turned = source.transform(
+        a, b, d, e = (basis / size_px).ravel()
+        c, f = origin + before
+        turned = Image.fromarray(padded).transform(
             (size_px, size_px),
             Image.Transform.AFFINE,
             (a, b, c, d, e, f),
@@ -88,19 +139,39 @@ class Roi:
         )
         return np.asarray(turned, dtype=np.uint8)
 
-    def uncrop(self, values: Float32Array, width: int, height: int) -> Float32Array:
-        """Lay a (S, S) map of the square over a width × height photo; 0 outside the square."""
+    def uncrop(self, values: Float32Array, frame: Frame) -> Float32Array:
+        """Lay a (S, S) map of the square over a part of the photo; 0 outside the square."""
         basis, corner = self._basis()
         inverse = np.linalg.inv(basis) * values.shape[0]
         a, b, d, e = inverse.ravel()
-        c, f = -inverse @ corner
-        laid = Image.fromarray(values.astype(np.float32), mode="F").transform(
-            (width, height),
+        c, f = inverse @ (np.array([frame.x0, frame.y0]) - corner)
+        laid = Image.fromarray(values.astype(np.float32)).transform(
+            (frame.width, frame.height),
             Image.Transform.AFFINE,
             (a, b, c, d, e, f),
             resample=Image.Resampling.BILINEAR,
         )
         return np.asarray(laid, dtype=np.float32)
+
+    def frame(self, within: Frame) -> Frame:
+        """Return the part of a frame that the square can touch."""
+        corners = self.corners()
+        x0, y0 = np.floor(corners.min(axis=0)).astype(int)
+        x1, y1 = np.ceil(corners.max(axis=0)).astype(int)
+        return within.common_with(int(x0), int(y0), int(x1), int(y1))
+
+    def _part_of(self, width: int, height: int, factor: int) -> tuple[int, int, int, int]:
+        """Return the photo's pixels that the square shows, and a little more."""
+        part = self.frame(Frame(0, 0, width, height))
+        if part.width == 0 or part.height == 0:
+            return 0, 0, width, height
+        edge = 2 * factor
+        return (
+            max(0, part.x0 - edge),
+            max(0, part.y0 - edge),
+            min(width, part.x1 + edge),
+            min(height, part.y1 + edge),
+        )
 
     def _basis(self) -> tuple[Float64Array, Float64Array]:
         """Return the square's edges as columns, and its top left corner."""

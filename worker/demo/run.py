@@ -6,7 +6,6 @@ queue and storage  →  reference API with its page  →  worker  →  a person 
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import secrets
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Never
 
+import httpx
 import platformdirs
 from rich.console import Console
 from rich.panel import Panel
@@ -44,6 +44,10 @@ INTERRUPTED = 130
 
 say = Console(stderr=True)
 """For people; stdout carries only the sample's table and its line of JSON."""
+
+
+class WorkerNotReady(AvatarError):
+    """The worker cannot take jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +135,11 @@ def _worker(stack: EmbeddedStack, api: ApiServer, token: str) -> Server:
     port = free_port()
 
     def ready() -> bool:
-        connection = http.client.HTTPConnection(HOST, port, timeout=2)
-        try:
-            connection.request("GET", "/ready")
-            return connection.getresponse().status == http.client.OK
-        finally:
-            connection.close()
+        answer = httpx.get(f"http://{HOST}:{port}/ready", timeout=2)
+        facts = answer.json()
+        if facts.get("state") == "SETUP_FAILED":  # it stays up to say why, for ever if need be
+            raise WorkerNotReady(str(facts.get("reason")), advice=facts.get("advice"))
+        return answer.status_code == httpx.codes.OK
 
     return Server(
         "The worker",
@@ -155,7 +158,7 @@ def _worker(stack: EmbeddedStack, api: ApiServer, token: str) -> Server:
             "PUBLISH_INSPECTION": "true",
             "WORKER_PORT": str(port),
         },
-        error=EngineCrashed,
+        error=WorkerNotReady,
     )
 
 

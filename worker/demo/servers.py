@@ -38,7 +38,8 @@ class Server:
     Args:
         name: For messages and for the log file's name.
         command: Absolute path of the program, and its arguments.
-        ready: Called until it returns True; an exception means "not yet".
+        ready: Called until it returns True; an exception means "not yet", an `AvatarError`
+            "never".
         log: Where stdout and stderr are appended.
         env: The whole environment of the process; nothing is inherited.
         error: What is raised when the server does not become ready.
@@ -110,6 +111,9 @@ class Server:
     def _is_ready(self) -> bool:
         try:
             return self._ready()
+        except AvatarError:  # the check knows that it never will be
+            self.kill()
+            raise
         except Exception:  # noqa: BLE001  # whatever a client raises, it means "not yet"
             return False
 

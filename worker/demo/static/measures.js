@@ -53,7 +53,7 @@ export function showMeasures({ head, body, note }, measured, truth, imperial) {
     line.dataset.key = key;
     const title = cell("th", name);
     title.scope = "row";
-    if (detail) title.append(cell("small", detail));
+    if (detail) title.append(" ", cell("small", detail));
     line.append(title, cell("td", inUnits(value, imperial), "main"));
     if (truth) {
       const real = truth[key];

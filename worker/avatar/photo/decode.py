@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 
@@ -39,6 +40,8 @@ class Decoded:
     image: Image.Image
     focal_px: float | None
     """In pixels of `image`."""
+    full_size: tuple[int, int]
+    """Width and height upright, before it was brought down."""
 
 
 def decode(data: bytes, *, max_pixels: int, side_px: int) -> Decoded:
@@ -49,6 +52,13 @@ def decode(data: bytes, *, max_pixels: int, side_px: int) -> Decoded:
         PhotoTooLarge: the header announces more than `max_pixels`.
     """
     kind = sniff(data)
+    with warnings.catch_warnings():
+        # Pillow warns about broken metadata, which the shopper can do nothing about.
+        warnings.simplefilter("ignore")
+        return _decoded(kind, data, max_pixels, side_px)
+
+
+def _decoded(kind: Format, data: bytes, max_pixels: int, side_px: int) -> Decoded:
     try:
         image = _open(kind, data, max_pixels)
         stored_size = image.size
@@ -63,9 +73,11 @@ def decode(data: bytes, *, max_pixels: int, side_px: int) -> Decoded:
     profile = image.info.get("icc_profile")
     upright = _upright(_reduced(_eight_bit(image), side_px), exif)
     scale = max(upright.size) / max(stored_size)
+    lying = (upright.width > upright.height) != (stored_size[0] > stored_size[1])
     return Decoded(
         image=_srgb(upright, profile),
         focal_px=None if focal_px is None else focal_px * scale,
+        full_size=stored_size[::-1] if lying else stored_size,
     )
 
 

@@ -57,13 +57,13 @@ def read_photo(
         )
     decoded = decode(path.read_bytes(), max_pixels=max_pixels, side_px=WORKING_SIDE_PX)
     pixels = np.ascontiguousarray(np.asarray(decoded.image, dtype=np.uint8))
-    _check_size(pixels)
+    _check_size(decoded.full_size)
     _check_light(pixels)
     return Photo(view=view, pixels=pixels, focal_px=decoded.focal_px)
 
 
-def _check_size(pixels: ByteArray) -> None:
-    height, width = pixels.shape[:2]
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
     if height < MIN_HEIGHT_PX or width < _MIN_WIDTH_PX:
         raise PhotoTooSmall(f"The photo has only {width} × {height} pixels.")
 

@@ -143,7 +143,6 @@ def _png_bomb() -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + body))
         return struct.pack(">I", len(body)) + kind + body + checksum
-        )
 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     body = zlib.compress(b"\0" * 1_000_000, 9)

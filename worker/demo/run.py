@@ -133,6 +133,8 @@ def started_demo(*, data_dir: Path | None = None, port: int | None = None) -> It
 def _worker(stack: EmbeddedStack, api: ApiServer, token: str) -> Server:
     """`avatar-worker run` with the contract's variables, and nothing of our own environment."""
     port = free_port()
+    jobs = stack.data_dir / "jobs"
+    jobs.mkdir(exist_ok=True)
 
     def ready() -> bool:
         answer = httpx.get(f"http://{HOST}:{port}/ready", timeout=2)
@@ -150,6 +152,7 @@ def _worker(stack: EmbeddedStack, api: ApiServer, token: str) -> Server:
             "PATH": os.defpath,
             "HOME": str(Path.home()),
             "LANG": "C.UTF-8",
+            "TMPDIR": str(jobs),  # so that a job that is cut off leaves nothing behind
             # Where `make setup` put the pose models, wherever this user's cache is.
             "XDG_CACHE_HOME": str(platformdirs.user_cache_path()),
             **stack.worker_environment(),
@@ -193,13 +196,23 @@ def _run_until_stopped(demo: Demo, *, open_browser: bool) -> Never:
     if demo.stack.keeps_data:
         say.print(f"Data is kept in {demo.stack.data_dir}", highlight=False, soft_wrap=True)
     if open_browser:
-        webbrowser.open(demo.api.url)
+        _open(demo.api.url)
     servers = (demo.worker, demo.stack.gateway, demo.stack.valkey)
     while True:
         for server in servers:
             if not server.running:
                 raise EngineCrashed(f"{server.name} ended on its own.")
         time.sleep(0.5)
+
+
+def _open(url: str) -> None:
+    """Open the page where there is a desktop to open it on."""
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return
+    if type(browser) is not webbrowser.GenericBrowser:  # that is lynx and its like, in our terminal
+        browser.open(url)
 
 
 @contextmanager

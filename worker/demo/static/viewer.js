@@ -124,7 +124,7 @@ export class Viewer {
     const half = Math.tan((FIELD_OF_VIEW_DEG * Math.PI) / 360);
     // Whole with room around, also when it is turned: its width is that of its widest side.
     const wide = Math.hypot(size.x, size.z);
-    const distance = Math.max((size.y * 0.62) / half, (wide * 0.56) / (half * this.camera.aspect)) + size.z / 2;
+    const distance = Math.max((size.y * 0.62) / half, (wide * 0.53) / (half * this.camera.aspect)) + size.z / 2;
     const angle = (degrees * Math.PI) / 180;
     this.controls.target.set(centre.x, centre.y - size.y * 0.035, centre.z);
     this.camera.position.set(

@@ -105,7 +105,7 @@ class NodeClient:
     def __init__(self, flavour: str, stack: EmbeddedStack) -> None:
         self.flavour = flavour
         self._process = subprocess.Popen(
-            ["node", "client.mjs", flavour, stack.redis_url, "bull"],  # noqa: S607 - found on PATH
+            ["node", "client.mjs", flavour, stack.redis_url, "bull"],
             cwd=ROOT / "tests" / "node",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

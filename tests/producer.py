@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import uuid
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -57,15 +59,27 @@ class Producer:
         return await self.queue.add("avatar_build", payload, options)
 
     async def settled(self, job: bullmq.Job, timeout_s: float = 15.0) -> bullmq.Job:
-        """Wait until a job is completed or failed, on the queue's event stream."""
-        import asyncio  # noqa: PLC0415
+        """Wait until a job is completed or failed."""
+        return await self._until(job, lambda state, _: state in {"completed", "failed"}, timeout_s)
 
+    async def attempted(self, job: bullmq.Job, timeout_s: float = 15.0) -> bullmq.Job:
+        """Wait until a first attempt at a job is over."""
+        return await self._until(job, lambda _, fresh: fresh.attemptsMade > 0, timeout_s)
+
+    async def in_state(self, job: bullmq.Job, wanted: str, timeout_s: float = 15.0) -> bullmq.Job:
+        """Wait until a job is in a state, such as `active`."""
+        return await self._until(job, lambda state, _: state == wanted, timeout_s)
+
+    async def _until(
+        self, job: bullmq.Job, holds: Callable[[str, bullmq.Job], bool], timeout_s: float
+    ) -> bullmq.Job:
+        """Look after each event of the queue."""
         last = "0"
         async with asyncio.timeout(timeout_s):
             while True:
-                state = await job.getState()
-                if state in {"completed", "failed"}:
-                    return await bullmq.Job.fromId(self.queue, job.id)
+                fresh = await bullmq.Job.fromId(self.queue, job.id)
+                if holds(await job.getState(), fresh):
+                    return fresh
                 key = f"bull:{self._name}:events"
                 found = await self.queue.client.xread({key: last}, block=500)
                 for _stream, entries in found or []:

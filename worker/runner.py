@@ -126,7 +126,6 @@ class JobRunner:
             JobProgress(delivery.progress, reports.progress) as progress,
         ):
             try:
-                progress.reach(ProgressMark.ACCEPTED)
                 # ------------------------------------------------ 3. – 5. to a finished avatar
                 marker = await self._find_finished(job, reports, summary)
                 if marker is None:
@@ -160,6 +159,8 @@ class JobRunner:
         self, job: AvatarJob, progress: JobProgress, summary: JobSummary
     ) -> CompletionMarker:
         """Photos in, avatar out.  A lease on the job's id (its own issue) belongs around this."""
+        # Not before the look-up: `processing` after a completion would take it back.
+        progress.reach(ProgressMark.ACCEPTED)
         with tempfile.TemporaryDirectory(prefix="avatar-job-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
             with summary.stage("download"):

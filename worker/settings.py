@@ -392,7 +392,7 @@ class SyncSettings(_Group):
     )
     prefix: str | None = _var(
         "MODEL_SYNC_PREFIX",
-        "Folder in the bucket before smplx/, pixie/, …",
+        "Folder in the bucket that holds smplx/, pixie/ and the others.",
         example="production",
         default=None,
     )

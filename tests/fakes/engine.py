@@ -22,7 +22,7 @@ STAGES = ("photo", "observe", "fit", "measure", "export")
 
 class FakeBuilder:
     def __init__(self, config: EngineConfig) -> None:
-        print("this is the tests' fake engine", file=sys.stderr)
+        sys.stderr.write("this is the tests' fake engine\n")
         behaviour = config.gltfpack_path or ""
         if behaviour == "die-in-setup":
             os._exit(7)
@@ -68,7 +68,7 @@ class FakeBuilder:
         if word == "hang":
             signal.pause()
         if word == "print":
-            print("a library prints to stdout")
+            sys.stdout.write("a library prints to stdout\n")
 
 
 if __name__ == "__main__":

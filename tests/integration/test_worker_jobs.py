@@ -2,26 +2,325 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse, Response
 
 from tests.conftest import StartWorker, until_ready
 from tests.fakes.api import FakeApi
 from tests.producer import Producer
+from worker.consumer import worker as consumer_module
+from worker.contract import ProgressMark
+from worker.demo.stack import EmbeddedStack
+from worker.reporter import reports as reports_module
+
+MARKS = [int(mark) for mark in ProgressMark]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries in milliseconds; what they do is the same."""
+    monkeypatch.setattr(consumer_module, "BACKOFF", {"type": "exponential", "delay": 20})
+    monkeypatch.setattr(reports_module, "_backoff", lambda _state: 0.02)
 
 
 async def test_a_job_becomes_an_avatar_a_marker_and_one_report(
-    start_worker: StartWorker, producer: Producer, api: FakeApi
+    start_worker: StartWorker, producer: Producer, api: FakeApi, stack: EmbeddedStack
 ) -> None:
-    payload = producer.payload("ok")
+    payload = producer.payload("ok", userId="user-7")
     job_id = payload["jobId"]
     async with start_worker() as worker:
         await until_ready(worker)
         job = await producer.settled(await producer.add(payload))
+
     assert await job.getState() == "completed", job.failedReason
     assert set(producer.objects(job_id)) == {"avatar.glb", "measurements.json", "result.json"}
     marker = json.loads(producer.read(job_id, "result.json"))
-    assert {file["name"] for file in marker["files"]} == {"avatar.glb", "measurements.json"}
-    assert api.statuses(job_id)[-1] == "completed"
-    assert api.statuses(job_id).count("completed") == 1
-    assert api.jobs[job_id]["avatar"]["measurements"] == {"chestCm": 100.0, "heightCm": 178.0}
-    assert job.returnvalue["glbUrl"] == api.jobs[job_id]["avatar"]["glbUrl"]
+    sizes = {file["name"]: file["size"] for file in marker["files"]}
+    assert sizes | {"result.json": -1} == producer.objects(job_id) | {"result.json": -1}
+    assert all(len(file["sha256"]) == 64 for file in marker["files"])
+
+    result = api.jobs[job_id]["avatar"]
+    assert result["glbUrl"] == f"{stack.s3_url}/{stack.bucket}/avatars/{job_id}/avatar.glb"
+    assert result["measurements"] == {"chestCm": 100.0, "heightCm": 178.0}
+    assert result["qualityReport"] == {"confidence": "high", "warnings": None}
+    assert result["userId"] == "user-7"
+    assert job.returnvalue == {name: value for name, value in result.items() if name != "id"}
+    assert marker["result"] == job.returnvalue
+
+    statuses = api.statuses(job_id)
+    assert statuses[-1] == "completed"
+    assert set(statuses[:-1]) == {"processing"}
+    percents = api.percents(job_id)
+    assert percents == sorted(percents)
+
+
+@pytest.mark.parametrize("name", ["my photo #1?.jpg", "größe 100%.jpg", "a%2541+b&c=d.jpg", "x"])
+async def test_file_names_can_hold_any_character(
+    start_worker: StartWorker, producer: Producer, name: str
+) -> None:
+    payload = producer.payload("ok")
+    payload["frontPhotoUrl"] = producer.upload(b"ok", name)
+    payload["sidePhotoUrl"] = producer.upload(b"ok", "side-" + name)
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add(payload))
+    assert await job.getState() == "completed", job.failedReason
+
+
+async def test_an_encoded_url_is_decoded_once_when_the_raw_key_is_not_there(
+    start_worker: StartWorker, producer: Producer
+) -> None:
+    payload = producer.payload("ok")
+    payload["frontPhotoUrl"] = producer.upload(b"ok", "my photo.jpg").replace(" ", "%20")
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add(payload))
+    assert await job.getState() == "completed", job.failedReason
+
+
+BAD_PAYLOADS: list[tuple[dict[str, Any], str]] = [
+    ({"heightCm": 20}, "PAYLOAD_INVALID: heightCm must be a number of centimetres"),
+    ({"frontPhotoUrl": "https://elsewhere.example.com/b/uploads/a.jpg"}, "PHOTO_URL_FOREIGN: "),
+    ({"frontPhotoUrl": "https://x.example.com/tryfitted/uploads/gone.jpg"}, "PHOTO_NOT_FOUND: "),
+]
+
+
+@pytest.mark.parametrize(("wrong", "reason"), BAD_PAYLOADS, ids=lambda value: str(value)[:40])
+async def test_what_the_person_can_fix_fails_once_with_code_and_advice(
+    start_worker: StartWorker,
+    producer: Producer,
+    api: FakeApi,
+    wrong: dict[str, Any],
+    reason: str,
+) -> None:
+    payload = producer.payload("ok") | wrong
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add(payload, attempts=3))
+    assert await job.getState() == "failed"
+    assert job.attemptsMade == 1
+    assert job.failedReason.startswith(reason)
+    known = api.jobs[payload["jobId"]]
+    assert (known["status"], known["error"]) == ("failed", job.failedReason)
+    assert producer.objects(payload["jobId"]) == {}
+
+
+async def test_the_engines_refusal_reaches_queue_and_api(
+    start_worker: StartWorker, producer: Producer, api: FakeApi
+) -> None:
+    payload = producer.payload("no-person")
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add(payload))
+    assert job.failedReason.startswith("NO_PERSON: Please stand in front")
+    assert api.jobs[payload["jobId"]]["error"] == job.failedReason
+    assert api.statuses(payload["jobId"]).count("failed") == 1
+
+
+async def test_a_photo_over_the_limit_is_not_read(
+    start_worker: StartWorker, producer: Producer
+) -> None:
+    payload = producer.payload("ok")
+    payload["frontPhotoUrl"] = producer.upload(b"\0" * (25 * 1024 * 1024 + 1))
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add(payload))
+    assert job.failedReason.startswith("PHOTO_TOO_LARGE: ")
+
+
+async def test_data_without_a_usable_id_fails_in_the_queue_alone(
+    start_worker: StartWorker, producer: Producer, api: FakeApi
+) -> None:
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add({"jobId": "../x", "heightCm": 170}))
+    assert job.failedReason.startswith("PAYLOAD_INVALID: jobId must be")
+    assert api.patches == []
+
+
+@pytest.mark.parametrize(
+    ("options", "attempts"),
+    [({}, 3), ({"attempts": 1}, 1), ({"attempts": 2}, 2)],
+    ids=["unset: MAX_RETRIES", "one", "two"],
+)
+async def test_other_errors_follow_attempts_or_max_retries(
+    start_worker: StartWorker,
+    producer: Producer,
+    api: FakeApi,
+    options: dict[str, Any],
+    attempts: int,
+) -> None:
+    payload = producer.payload("oom")
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add(payload, **options))
+    assert (await job.getState(), job.attemptsMade) == ("failed", attempts)
+    assert job.failedReason.startswith("OUT_OF_MEMORY: ")
+    assert api.statuses(payload["jobId"]).count("failed") == 1, "told before the last attempt"
+
+
+@pytest.mark.parametrize("backoff", [{"type": "of the producer", "delay": 30}, 30])
+async def test_a_backoff_that_only_the_producer_knows_does_not_strand_the_job(
+    start_worker: StartWorker, producer: Producer, backoff: object
+) -> None:
+    payload = producer.payload("oom")
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add(payload, attempts=2, backoff=backoff))
+    assert (await job.getState(), job.attemptsMade) == ("failed", 2)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("segfault", "ENGINE_CRASHED: The engine process ended: killed by SIGSEGV"),
+        ("exit", "ENGINE_CRASHED: The engine process ended: exit code 3"),
+        ("raise", "ENGINE_ERROR: RuntimeError: boom"),
+    ],
+)
+async def test_a_broken_engine_costs_that_attempt_only(
+    start_worker: StartWorker, producer: Producer, behaviour: str, reason: str
+) -> None:
+    async with start_worker(MAX_RETRIES="1") as worker:
+        await until_ready(worker)
+        bad = await producer.settled(await producer.add(producer.payload(behaviour)))
+        good = await producer.settled(await producer.add(producer.payload("ok")))
+    assert bad.failedReason.startswith(reason)
+    assert await good.getState() == "completed"
+
+
+async def test_a_job_past_its_deadline_is_killed_and_the_next_one_runs(
+    start_worker: StartWorker, producer: Producer
+) -> None:
+    async with start_worker(MAX_RETRIES="1", PROCESSING_TIMEOUT="1") as worker:
+        await until_ready(worker)
+        late = await producer.settled(await producer.add(producer.payload("hang")))
+        good = await producer.settled(await producer.add(producer.payload("ok")))
+    assert late.failedReason == "ENGINE_TIMEOUT: The job took longer than 1 s."
+    assert await good.getState() == "completed", good.failedReason
+
+
+async def test_what_libraries_print_disturbs_nothing(
+    start_worker: StartWorker, producer: Producer
+) -> None:
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add(producer.payload("print")))
+    assert await job.getState() == "completed", job.failedReason
+
+
+async def test_inspection_files_are_published_only_when_asked_for(
+    start_worker: StartWorker, producer: Producer
+) -> None:
+    payload = producer.payload("ok")
+    async with start_worker(PUBLISH_INSPECTION="true") as worker:
+        await until_ready(worker)
+        await producer.settled(await producer.add(payload))
+    assert "mask_front.png" in producer.objects(payload["jobId"])
+
+
+# ---------------------------------------------------------------- once, whatever happens
+async def test_a_second_delivery_only_reports(
+    start_worker: StartWorker, producer: Producer, api: FakeApi
+) -> None:
+    payload = producer.payload("ok")
+    async with start_worker() as worker:
+        await until_ready(worker)
+        first = await producer.settled(await producer.add(payload))
+        glb = producer.read(payload["jobId"], "avatar.glb")
+        second = await producer.settled(await producer.add(payload))
+    assert second.returnvalue == first.returnvalue
+    assert producer.read(payload["jobId"], "avatar.glb") == glb, "computed again"
+    assert api.statuses(payload["jobId"]).count("completed") == 1
+
+
+async def test_a_marker_whose_files_differ_is_not_believed(
+    start_worker: StartWorker, producer: Producer, stack: EmbeddedStack
+) -> None:
+    payload = producer.payload("ok")
+    async with start_worker() as worker:
+        await until_ready(worker)
+        await producer.settled(await producer.add(payload))
+        stack.minio(stack.worker).put_object(
+            bucket_name=stack.bucket,
+            object_name=f"avatars/{payload['jobId']}/avatar.glb",
+            data=io.BytesIO(b"something else"),
+            length=14,
+        )
+        again = await producer.settled(await producer.add(payload))
+    assert await again.getState() == "completed", again.failedReason
+    assert producer.read(payload["jobId"], "avatar.glb").startswith(b"glTF")
+
+
+def _stored_but_500(api: FakeApi, job_id: str, body: dict[str, Any]) -> Response:
+    api.store(job_id, body)
+    return JSONResponse({"error": "timeout"}, 500)
+
+
+def _avatar_only_but_500(api: FakeApi, job_id: str, body: dict[str, Any]) -> Response:
+    api.store(job_id, body)
+    api.jobs[job_id]["status"] = "processing"
+    return JSONResponse({"error": "deadlock"}, 500)
+
+
+def _down(_api: FakeApi, _job_id: str, _body: dict[str, Any]) -> Response:
+    return JSONResponse({"error": "down"}, 503)
+
+
+@pytest.mark.parametrize("fault", [_stored_but_500, _avatar_only_but_500, _down])
+async def test_the_trap_a_completion_is_never_delivered_twice(
+    start_worker: StartWorker, producer: Producer, api: FakeApi, fault: Any
+) -> None:
+    payload = producer.payload("ok")
+    api.faults.append(fault)
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add(payload))
+    assert (await job.getState(), job.attemptsMade) == ("completed", 1), job.failedReason
+    known = api.jobs[payload["jobId"]]
+    assert known["status"] == "completed"
+    assert known["avatar"]["glbUrl"]
+    accepted = [body for _, body in api.patches if body.get("result")]
+    assert len(accepted) == (2 if fault is _down else 1)
+
+
+async def test_a_retry_after_an_unreachable_api_only_reports(
+    start_worker: StartWorker, producer: Producer, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports_module, "FINAL_REPORT_FOR_S", 0.0)
+    payload = producer.payload("ok")
+    glbs = []
+
+    def down(api: FakeApi, job_id: str, body: dict[str, Any]) -> Response:
+        glbs.append(producer.read(job_id, "avatar.glb"))
+        return _down(api, job_id, body)
+
+    api.faults.append(down)
+    async with start_worker() as worker:
+        await until_ready(worker)
+        job = await producer.settled(await producer.add(payload))
+    assert (await job.getState(), job.attemptsMade) == ("completed", 2), job.failedReason
+    assert [producer.read(payload["jobId"], "avatar.glb")] == glbs, "computed again"
+    assert api.statuses(payload["jobId"])[-1] == "completed"
+    assert "failed" not in api.statuses(payload["jobId"])
+
+
+async def test_storage_that_is_down_is_tried_again(
+    start_worker: StartWorker, producer: Producer, stack: EmbeddedStack
+) -> None:
+    payload = producer.payload("ok")
+    async with start_worker() as worker:
+        await until_ready(worker)
+        stack.gateway.kill()
+        try:
+            job = await producer.add(payload, attempts=50, backoff=100)
+            await producer.attempted(job)
+        finally:
+            await asyncio.to_thread(stack.gateway.start)
+        job = await producer.settled(job)
+    assert await job.getState() == "completed", job.failedReason

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import bullmq
 from bullmq.custom_errors import UnrecoverableError, WaitingChildrenError
 from bullmq.redis_connection import RedisConnection, loadScript
+from bullmq.scripts import Scripts
 
 from worker.consumer.connection import client_name, connect
 from worker.contract import failure_text
@@ -308,6 +309,7 @@ class _Worker(bullmq.Worker):  # type: ignore[misc]  # the package has no types
         )
         self.bclient = self.blockingRedisConnection.conn
         self._client_name_set = True
+        self.scripts = _Scripts(settings.prefix, settings.queue, self.redisConnection)
         self._stalled_out = stalled_out
         self.may_take = asyncio.Event()
         self.answered_at = time.monotonic()
@@ -337,6 +339,18 @@ class _Worker(bullmq.Worker):  # type: ignore[misc]  # the package has no types
                 _settle_retry_policy(job, 1)
                 await self._stalled_out(job)
         await super().processJob(job, token)
+
+
+class _Scripts(Scripts):  # type: ignore[misc]  # the package has no types
+    """The package's scripts, with a failed job's reason stored as Node stores it."""
+
+    def moveToFailedArgs(  # noqa: N802 - the package's name
+        self, job: bullmq.Job, failed_reason: str, *more: Any, **named: Any
+    ) -> tuple[list[str], list[Any]]:
+        """Give the reason as plain text; the package gives it as JSON, in quotation marks."""
+        keys, args = super().moveToFailedArgs(job, failed_reason, *more, **named)
+        args[3] = failed_reason
+        return keys, args
 
 
 def _log_error(error: Exception, job: bullmq.Job | None = None) -> None:

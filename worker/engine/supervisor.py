@@ -105,9 +105,9 @@ class Engine:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
-        if self._child is not None:
-            await self._child.end()
-            self._child = None
+        child, self._child = self._child, None
+        if child is not None:
+            await child.end()
 
     async def run(self, job: RunJob, advance: Advance, *, timeout_s: float) -> Built:
         """Build one avatar.
@@ -170,9 +170,9 @@ class Engine:
         while True:
             await self._needs_child.wait()
             self._needs_child.clear()
-            if self._child is not None:
-                await self._child.end()
-                self._child = None
+            child, self._child = self._child, None
+            if child is not None:
+                await child.end()
             self._become(EngineState.STARTING)
             try:
                 await self._set_up()

@@ -28,6 +28,7 @@ log = get_logger("worker.reporter")
 
 PROGRESS_INTERVAL_S: Final = 1.0
 FINAL_REPORT_FOR_S: Final = 60.0
+"""For how long a final report is tried before the attempt fails."""
 LONGEST_WAIT_S: Final = 30.0
 _MARKS: Final = frozenset(ProgressMark)
 
@@ -39,21 +40,12 @@ class JobReports:
         api: the API.
         job_id: the API's id of the job.
         maybe_reported: an earlier attempt may already have sent a final report.
-        final_report_for_s: for how long a final report is tried.
     """
 
-    def __init__(
-        self,
-        api: ApiClient,
-        job_id: str,
-        *,
-        maybe_reported: bool,
-        final_report_for_s: float = FINAL_REPORT_FOR_S,
-    ) -> None:
+    def __init__(self, api: ApiClient, job_id: str, *, maybe_reported: bool) -> None:
         self._api = api
         self._job_id = job_id
         self._maybe_reported = maybe_reported
-        self._final_report_for_s = final_report_for_s
         self._latest: int | None = None
         self._news = asyncio.Event()
         self._draining = False
@@ -161,7 +153,7 @@ class JobReports:
             await tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(ApiTransient),
                 wait=_wait,
-                stop=tenacity.stop_after_delay(self._final_report_for_s),
+                stop=tenacity.stop_after_delay(FINAL_REPORT_FOR_S),
                 before_sleep=_tell,
                 reraise=True,
             )(deliver)

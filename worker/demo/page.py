@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -50,11 +51,20 @@ def page_routes(storage_url: str) -> list[BaseRoute]:
 
     routes: list[BaseRoute] = [
         Route("/", page),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        Mount("/static", _Revalidated(directory=STATIC)),
     ]
     if SAMPLE.is_dir():
-        routes.append(Mount("/sample", StaticFiles(directory=SAMPLE)))
+        routes.append(Mount("/sample", _Revalidated(directory=SAMPLE)))
     return routes
+
+
+class _Revalidated(StaticFiles):
+    """Files that the browser asks about again, so that an upgrade is never half seen."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def _security_policy(html: str, storage_url: str) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.avatar.body.layout import JOINT_INDEX
 from worker.avatar.types import Float64Array, Int64Array
 
 if TYPE_CHECKING:
@@ -60,10 +61,7 @@ class DressedMesh:
         return result
 
 
-# SMPL-X joints that place the hems.
-_PELVIS, _LEFT_HIP, _LEFT_KNEE, _SPINE1, _NECK = 0, 1, 4, 3, 12
-_LEFT_SHOULDER, _LEFT_ELBOW = 16, 18
-_EYES = (23, 24)
+_EYES = [JOINT_INDEX["left_eye_smplhf"], JOINT_INDEX["right_eye_smplhf"]]
 
 _LEG_HEM = 0.38
 """How far down the thigh the shorts reach, from hip joint to knee."""
@@ -91,7 +89,7 @@ def dress(data: BodyData, display: DisplayMesh) -> DressedMesh:
     weights = np.asarray(data.lbs_weights)
     mesh = _Sliding(np.asarray(display.vertex_index, dtype=np.int64), np.asarray(display.faces))
 
-    eye = weights[:, list(_EYES)].sum(axis=1) > 0.5
+    eye = weights[:, _EYES].sum(axis=1) > 0.5
     on_eye = mesh.faces_where(np.where(eye, 1.0, -1.0))
     # Each hem moves the vertices before the next one is judged; the hems do not meet.
     wearing = mesh.cut(_covered(template, joints), allowed=~on_eye)
@@ -163,9 +161,9 @@ class _Sliding:
 def _covered(template: Float64Array, joints: Float64Array) -> Float64Array:
     """Metres (V,) inside the clothes: above the leg hems, inside the sleeves, below the collar."""
     x, y = np.abs(template[:, 0]), template[:, 1]
-    leg_hem = _between(joints[_LEFT_HIP], joints[_LEFT_KNEE], _LEG_HEM)[1]
-    sleeve_hem = _between(joints[_LEFT_SHOULDER], joints[_LEFT_ELBOW], _SLEEVE_HEM)[0]
-    collar = joints[_NECK] - (0.0, _NECK_DROP_M, 0.0)
+    leg_hem = _between(joints, "left_hip", "left_knee", _LEG_HEM)[1]
+    sleeve_hem = _between(joints, "left_shoulder", "left_elbow", _SLEEVE_HEM)[0]
+    collar = joints[JOINT_INDEX["neck"]] - (0.0, _NECK_DROP_M, 0.0)
     normal = np.array([0.0, np.cos(_NECK_TILT), np.sin(_NECK_TILT)])
     # The collar only bounds what is near the neck: the chin and chest are ahead of its plane.
     below_collar = -(template - collar) @ normal
@@ -174,7 +172,7 @@ def _covered(template: Float64Array, joints: Float64Array) -> Float64Array:
 
 
 def _below_waist(template: Float64Array, joints: Float64Array) -> Float64Array:
-    waist = _between(joints[_PELVIS], joints[_SPINE1], _WAIST)[1]
+    waist = _between(joints, "pelvis", "spine1", _WAIST)[1]
     result: Float64Array = waist - template[:, 1]
     return result
 
@@ -191,6 +189,8 @@ def _iris(template: Float64Array, eye: NDArray[np.bool_]) -> Float64Array:
     return level
 
 
-def _between(start: Float64Array, end: Float64Array, share: float) -> Float64Array:
-    result: Float64Array = start + share * (end - start)
+def _between(joints: Float64Array, start: str, end: str, share: float) -> Float64Array:
+    """Return the place (3,) that lies `share` of the way from one joint to another."""
+    first, second = joints[JOINT_INDEX[start]], joints[JOINT_INDEX[end]]
+    result: Float64Array = first + share * (second - first)
     return result

@@ -18,7 +18,7 @@ import numpy as np
 import pygltflib as gltf
 from numpy.typing import NDArray
 
-from worker.avatar.body.model import JOINTS
+from worker.avatar.body.layout import JOINT_NAMES
 from worker.avatar.export.colour import Rgb, linear_from_srgb
 from worker.avatar.export.dress import Part
 from worker.avatar.export.skinned import SkinnedBody
@@ -73,7 +73,7 @@ def glb_bytes(body: SkinnedBody, *, skin: Rgb, extras: Mapping[str, Any]) -> byt
     ]
     # Node 0 is the mesh; joint j is node j + 1.  The mesh stands beside the skeleton at the
     # scene's root: a skinned mesh takes its place from its joints alone.
-    joint_nodes = [_joint_node(body, joint, name) for joint, name in enumerate(JOINTS)]
+    joint_nodes = [_joint_node(body, joint, name) for joint, name in enumerate(JOINT_NAMES)]
     document = gltf.GLTF2(
         asset=gltf.Asset(generator="avatar-worker", version="2.0", extras=dict(extras)),
         scene=0,

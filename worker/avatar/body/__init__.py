@@ -1,0 +1,1 @@
+"""Bodies in the SMPL-X file format: data, posing, the free body, files."""

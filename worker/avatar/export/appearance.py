@@ -35,6 +35,8 @@ _MIN_SHARE = 0.25
 """Of a region's pixels, how many must look like skin for it to be used."""
 _ARM_AGREES = 14.0
 """Largest distance in (a, b) between an arm's colour and the face's."""
+_LIT = (45.0, 92.0)
+"""Percentiles of lightness between which skin is evenly lit."""
 _MIN_CONFIDENCE = 0.5
 _MAX_SAMPLES = 20_000
 
@@ -111,9 +113,9 @@ def _regions(seen: Observation, mask: BoolArray) -> dict[str, BoolArray]:
         spread = np.stack(face)
         centre = spread.mean(axis=0)
         reach = float(np.linalg.norm(spread - centre, axis=1).max())
-        # Lower half of the disc about the eyes and nose: cheeks, not hair.
-        chin = centre + np.array([0.0, 0.55 * reach])
-        regions["face"] = _near(mask, centre, chin, 0.75 * reach)
+        # From under the eyes to the mouth: cheeks, not hair, and little of a pair of glasses.
+        down = np.array([0.0, reach])
+        regions["face"] = _near(mask, centre + 0.25 * down, centre + 0.6 * down, 0.65 * reach)
     for side in ("left", "right"):
         elbow, wrist = points[f"{side}_elbow"], points[f"{side}_wrist"]
         if min(elbow[2], wrist[2]) >= _MIN_CONFIDENCE:
@@ -163,7 +165,7 @@ def _skin_pixels(pixels: NDArray[np.uint8]) -> Float64Array | None:
 
 def _typical(lab: Float64Array) -> Float64Array:
     """Median colour of the evenly lit pixels: between shadow, beard and highlight."""
-    low, high = np.percentile(lab[:, 0], (35, 90))
+    low, high = np.percentile(lab[:, 0], _LIT)
     lit = lab[(lab[:, 0] >= low) & (lab[:, 0] <= high)]
     result: Float64Array = np.median(lit, axis=0)
     return result

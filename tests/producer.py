@@ -23,10 +23,10 @@ class Producer:
         self._stack = stack
         self._minio = stack.minio(stack.api)
         self._api = api
-        self._name = queue
+        self.name = queue
 
     async def __aenter__(self) -> Self:
-        self.queue = bullmq.Queue(self._name, {"connection": self._stack.redis_url})
+        self.queue = bullmq.Queue(self.name, {"connection": self._stack.redis_url})
         return self
 
     async def __aexit__(
@@ -80,7 +80,7 @@ class Producer:
                 fresh = await bullmq.Job.fromId(self.queue, job.id)
                 if holds(await job.getState(), fresh):
                     return fresh
-                key = f"bull:{self._name}:events"
+                key = f"bull:{self.name}:events"
                 found = await self.queue.client.xread({key: last}, block=500)
                 for _stream, entries in found or []:
                     last = entries[-1][0]

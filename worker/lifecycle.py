@@ -121,7 +121,9 @@ class Worker:
             taking.cancel()
             return ExitCode.STOPPED
         stopped.cancel()
-        log.error("worker.queue_loop_ended", exc_info=taking.exception())
+        log.error(
+            "worker.queue_loop_ended", exc_info=None if taking.cancelled() else taking.exception()
+        )
         return ExitCode.QUEUE_LOOP_ENDED
 
     async def _take_jobs(self) -> None:

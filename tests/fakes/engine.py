@@ -39,7 +39,7 @@ class FakeBuilder:
         for stage in STAGES:
             for step in range(1, 5):
                 advance(stage, step / 4)
-                time.sleep(0.25 if word == "slow" else 0.002)
+                time.sleep(0.1 if word == "slow" else 0.001)
         (folder / "avatar.glb").write_bytes(b"glTF" + os.urandom(64))
         (folder / "measurements.json").write_text('{"chestCm": 100.0}')
         (folder / "mask_front.png").write_bytes(b"\x89PNG")

@@ -129,7 +129,11 @@ def _explain(settings: QueueSettings, error: BaseException) -> QueueUnavailable:
         return any(isinstance(link, kinds) for link in chain)
 
     address = "Check host and port in REDIS_URL."
-    maybe_tls = "Check host, port and firewall; a Redis that wants TLS needs rediss://."
+    maybe_tls = (
+        "Check host, port and firewall; a Redis without TLS needs redis://."
+        if parts.scheme == "rediss"
+        else "Check host, port and firewall; a Redis that wants TLS needs rediss://."
+    )
     # The first that holds is the cause: special before general.
     causes: list[tuple[bool, str, str | None]] = [
         (

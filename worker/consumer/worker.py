@@ -148,13 +148,12 @@ class Consumer:
         if running and drain_s > 0:
             log.info("consumer.draining", jobs=len(running), seconds=drain_s)
             await asyncio.wait(running, timeout=drain_s)
-        for job in list(self._jobs.values()):
+        settling = [asyncio.create_task(job.settled.wait()) for job in self._jobs.values()]
+        for job in self._jobs.values():
             job.abort(requeue=True)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._run), LONGEST_POLL_S + 1.0)
+        await asyncio.wait({self._run, *settling}, timeout=LONGEST_POLL_S + 1.0)
         self._run.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await self._run
+        await asyncio.wait({self._run})
         with contextlib.suppress(Exception):
             # Forced: what is still there hangs on a Redis that does not answer.
             await asyncio.wait_for(self._worker.close(force=True), CLOSE_TIMEOUT_S)
@@ -172,11 +171,13 @@ class Consumer:
         except asyncio.CancelledError:
             running.abort(requeue=True)
             await asyncio.wait({running.work})
+        try:
+            if running.aborted and running.work.cancelled():
+                await self._give_back(job, token, requeue=running.requeue)
+            return _outcome(running.work)
         finally:
             del self._jobs[job.id]
-        if running.aborted and running.work.cancelled():
-            await self._give_back(job, token, requeue=running.requeue)
-        return _outcome(running.work)
+            running.settled.set()
 
     async def _give_back(self, job: bullmq.Job, token: str, *, requeue: bool) -> None:
         """Leave the job to others, and leave BullMQ nothing to settle.
@@ -233,6 +234,7 @@ class _RunningJob:
         self.work = work
         self.aborted = False
         self.requeue = False
+        self.settled = asyncio.Event()
 
     def abort(self, *, requeue: bool) -> None:
         """Cancel the work, unless it is done already."""

@@ -14,10 +14,8 @@ Exit codes:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final
@@ -198,28 +196,22 @@ class Worker:
         return ready, facts
 
 
-def run_worker(settings: Settings, *, engine_command: Sequence[str] = COMMAND) -> int:
-    """Run the worker in this process until it is told to stop; what `avatar-worker run` calls.
+async def run_worker(settings: Settings, *, engine_command: Sequence[str] = COMMAND) -> int:
+    """Run the worker in this process until it is told to stop; what `avatar-worker run` runs.
 
     Returns:
         The exit code; see the module's docstring.
     """
     configure_logging(settings.secrets())
-    with contextlib.suppress(KeyboardInterrupt):
-        return asyncio.run(_main(settings, engine_command))
-    return ExitCode.STOPPED
-
-
-async def _main(settings: Settings, engine_command: Sequence[str]) -> int:
     worker = Worker(settings, engine_command=engine_command)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     try:
-        return await worker.run()
+        return int(await worker.run())
     except SettingsError as error:
         log.error("worker.wrong_settings", why=error.message, advice=error.advice)  # noqa: TRY400 - the trace would not help
-        return ExitCode.WRONG_SETTINGS
+        return int(ExitCode.WRONG_SETTINGS)
 
 
 def _engine_config(settings: Settings) -> EngineConfig:
@@ -245,7 +237,3 @@ def _engine_environment(settings: Settings) -> dict[str, str]:
     # The engine's prints become our log lines at once, not when a buffer is full.
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
-
-
-if __name__ == "__main__":
-    sys.exit(run_worker(Settings.load()))

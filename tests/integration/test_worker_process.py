@@ -25,10 +25,10 @@ from worker.demo.servers import free_port
 from worker.lifecycle import ExitCode
 
 RUN = f"""
-import sys
+import asyncio, sys
 from worker.lifecycle import run_worker
 from worker.settings import Settings
-sys.exit(run_worker(Settings.load(), engine_command={FAKE_ENGINE!r}))
+sys.exit(asyncio.run(run_worker(Settings.load(), engine_command={FAKE_ENGINE!r})))
 """
 
 

@@ -77,8 +77,9 @@ class Producer:
         last = "0"
         async with asyncio.timeout(timeout_s):
             while True:
+                state = await job.getState()  # first: the job may be settled in between
                 fresh = await bullmq.Job.fromId(self.queue, job.id)
-                if holds(await job.getState(), fresh):
+                if holds(state, fresh):
                     return fresh
                 key = f"bull:{self.name}:events"
                 found = await self.queue.client.xread({key: last}, block=500)

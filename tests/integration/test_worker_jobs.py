@@ -1,41 +1,66 @@
-"""One job's life on real Valkey, real storage and a real HTTP API; only the engine is a fake."""
+"""One job's life on real Valkey, real storage and a real HTTP API; only the engine is a fake.
+
+One worker serves all tests of this module; each has jobs of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from starlette.responses import JSONResponse, Response
 
-from tests.conftest import StartWorker, until_ready
-from tests.fakes.api import FakeApi
+from tests.conftest import FAKE_ENGINE, until_ready
+from tests.fakes.api import FakeApi, serve_api
 from tests.producer import Producer
 from worker.consumer import worker as consumer_module
-from worker.contract import ProgressMark
 from worker.demo.stack import EmbeddedStack
+from worker.lifecycle import Worker
 from worker.reporter import reports as reports_module
+from worker.settings import Settings
 
-MARKS = [int(mark) for mark in ProgressMark]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries in milliseconds; what they do is the same."""
-    monkeypatch.setattr(consumer_module, "BACKOFF", {"type": "exponential", "delay": 20})
-    monkeypatch.setattr(reports_module, "_backoff", lambda _state: 0.02)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api() -> AsyncIterator[FakeApi]:
+    async with serve_api() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def producer(stack: EmbeddedStack, api: FakeApi) -> AsyncIterator[Producer]:
+    async with Producer(stack, "avatar_build-jobs", api) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def worker(stack: EmbeddedStack, api: FakeApi, producer: Producer) -> AsyncIterator[Worker]:
+    variables = {"API_BASE_URL": api.url, "AVATAR_QUEUE": producer.name, "WORKER_PORT": "0"}
+    settings = Settings.load(stack.worker_environment() | variables)
+    with pytest.MonkeyPatch.context() as patch:
+        # Retries in milliseconds; what they do is the same.
+        patch.setattr(consumer_module, "BACKOFF", {"type": "exponential", "delay": 20})
+        patch.setattr(reports_module, "_backoff", lambda _state: 0.02)
+        running = Worker(settings, engine_command=FAKE_ENGINE)
+        work = asyncio.create_task(running.run())
+        await until_ready(running)
+        yield running
+        running.stop()
+        await work
 
 
 async def test_a_job_becomes_an_avatar_a_marker_and_one_report(
-    start_worker: StartWorker, producer: Producer, api: FakeApi, stack: EmbeddedStack
+    producer: Producer, api: FakeApi, stack: EmbeddedStack
 ) -> None:
     payload = producer.payload("ok", userId="user-7")
     job_id = payload["jobId"]
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(payload))
+    job = await producer.settled(await producer.add(payload))
 
     assert await job.getState() == "completed", job.failedReason
     assert set(producer.objects(job_id)) == {"avatar.glb", "measurements.json", "result.json"}
@@ -60,26 +85,20 @@ async def test_a_job_becomes_an_avatar_a_marker_and_one_report(
 
 
 @pytest.mark.parametrize("name", ["my photo #1?.jpg", "größe 100%.jpg", "a%2541+b&c=d.jpg", "x"])
-async def test_file_names_can_hold_any_character(
-    start_worker: StartWorker, producer: Producer, name: str
-) -> None:
+async def test_file_names_can_hold_any_character(producer: Producer, name: str) -> None:
     payload = producer.payload("ok")
     payload["frontPhotoUrl"] = producer.upload(b"ok", name)
     payload["sidePhotoUrl"] = producer.upload(b"ok", "side-" + name)
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(payload))
+    job = await producer.settled(await producer.add(payload))
     assert await job.getState() == "completed", job.failedReason
 
 
 async def test_an_encoded_url_is_decoded_once_when_the_raw_key_is_not_there(
-    start_worker: StartWorker, producer: Producer
+    producer: Producer,
 ) -> None:
     payload = producer.payload("ok")
     payload["frontPhotoUrl"] = producer.upload(b"ok", "my photo.jpg").replace(" ", "%20")
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(payload))
+    job = await producer.settled(await producer.add(payload))
     assert await job.getState() == "completed", job.failedReason
 
 
@@ -92,16 +111,13 @@ BAD_PAYLOADS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("wrong", "reason"), BAD_PAYLOADS, ids=lambda value: str(value)[:40])
 async def test_what_the_person_can_fix_fails_once_with_code_and_advice(
-    start_worker: StartWorker,
     producer: Producer,
     api: FakeApi,
     wrong: dict[str, Any],
     reason: str,
 ) -> None:
     payload = producer.payload("ok") | wrong
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(payload, attempts=3))
+    job = await producer.settled(await producer.add(payload, attempts=3))
     assert await job.getState() == "failed"
     assert job.attemptsMade == 1
     assert job.failedReason.startswith(reason)
@@ -110,37 +126,28 @@ async def test_what_the_person_can_fix_fails_once_with_code_and_advice(
     assert producer.objects(payload["jobId"]) == {}
 
 
-async def test_the_engines_refusal_reaches_queue_and_api(
-    start_worker: StartWorker, producer: Producer, api: FakeApi
-) -> None:
+async def test_the_engines_refusal_reaches_queue_and_api(producer: Producer, api: FakeApi) -> None:
     payload = producer.payload("no-person")
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(payload))
+    job = await producer.settled(await producer.add(payload))
     assert job.failedReason.startswith("NO_PERSON: Please stand in front")
     assert api.jobs[payload["jobId"]]["error"] == job.failedReason
     assert api.statuses(payload["jobId"]).count("failed") == 1
 
 
-async def test_a_photo_over_the_limit_is_not_read(
-    start_worker: StartWorker, producer: Producer
-) -> None:
+async def test_a_photo_over_the_limit_is_not_read(producer: Producer) -> None:
     payload = producer.payload("ok")
     payload["frontPhotoUrl"] = producer.upload(b"\0" * (25 * 1024 * 1024 + 1))
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(payload))
+    job = await producer.settled(await producer.add(payload))
     assert job.failedReason.startswith("PHOTO_TOO_LARGE: ")
 
 
 async def test_data_without_a_usable_id_fails_in_the_queue_alone(
-    start_worker: StartWorker, producer: Producer, api: FakeApi
+    producer: Producer, api: FakeApi
 ) -> None:
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add({"jobId": "../x", "heightCm": 170}))
+    told = len(api.patches)
+    job = await producer.settled(await producer.add({"jobId": "../x", "heightCm": 170}))
     assert job.failedReason.startswith("PAYLOAD_INVALID: jobId must be")
-    assert api.patches == []
+    assert len(api.patches) == told
 
 
 @pytest.mark.parametrize(
@@ -149,16 +156,13 @@ async def test_data_without_a_usable_id_fails_in_the_queue_alone(
     ids=["unset: MAX_RETRIES", "one", "two"],
 )
 async def test_other_errors_follow_attempts_or_max_retries(
-    start_worker: StartWorker,
     producer: Producer,
     api: FakeApi,
     options: dict[str, Any],
     attempts: int,
 ) -> None:
     payload = producer.payload("oom")
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(payload, **options))
+    job = await producer.settled(await producer.add(payload, **options))
     assert (await job.getState(), job.attemptsMade) == ("failed", attempts)
     assert job.failedReason.startswith("OUT_OF_MEMORY: ")
     assert api.statuses(payload["jobId"]).count("failed") == 1, "told before the last attempt"
@@ -166,93 +170,41 @@ async def test_other_errors_follow_attempts_or_max_retries(
 
 @pytest.mark.parametrize("backoff", [{"type": "of the producer", "delay": 30}, 30])
 async def test_a_backoff_that_only_the_producer_knows_does_not_strand_the_job(
-    start_worker: StartWorker, producer: Producer, backoff: object
+    producer: Producer, backoff: object
 ) -> None:
     payload = producer.payload("oom")
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(payload, attempts=2, backoff=backoff))
+    job = await producer.settled(await producer.add(payload, attempts=2, backoff=backoff))
     assert (await job.getState(), job.attemptsMade) == ("failed", 2)
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "reason"),
-    [
-        ("segfault", "ENGINE_CRASHED: The engine process ended: killed by SIGSEGV"),
-        ("exit", "ENGINE_CRASHED: The engine process ended: exit code 3"),
-        ("raise", "ENGINE_ERROR: RuntimeError: boom"),
-    ],
-)
-async def test_a_broken_engine_costs_that_attempt_only(
-    start_worker: StartWorker, producer: Producer, behaviour: str, reason: str
-) -> None:
-    async with start_worker(MAX_RETRIES="1") as worker:
-        await until_ready(worker)
-        bad = await producer.settled(await producer.add(producer.payload(behaviour)))
-        good = await producer.settled(await producer.add(producer.payload("ok")))
-    assert bad.failedReason.startswith(reason)
-    assert await good.getState() == "completed"
-
-
-async def test_a_job_past_its_deadline_is_killed_and_the_next_one_runs(
-    start_worker: StartWorker, producer: Producer
-) -> None:
-    async with start_worker(MAX_RETRIES="1", PROCESSING_TIMEOUT="1") as worker:
-        await until_ready(worker)
-        late = await producer.settled(await producer.add(producer.payload("hang")))
-        good = await producer.settled(await producer.add(producer.payload("ok")))
-    assert late.failedReason == "ENGINE_TIMEOUT: The job took longer than 1 s."
-    assert await good.getState() == "completed", good.failedReason
-
-
-async def test_what_libraries_print_disturbs_nothing(
-    start_worker: StartWorker, producer: Producer
-) -> None:
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(producer.payload("print")))
+async def test_what_libraries_print_disturbs_nothing(producer: Producer) -> None:
+    job = await producer.settled(await producer.add(producer.payload("print")))
     assert await job.getState() == "completed", job.failedReason
 
 
-async def test_inspection_files_are_published_only_when_asked_for(
-    start_worker: StartWorker, producer: Producer
-) -> None:
-    payload = producer.payload("ok")
-    async with start_worker(PUBLISH_INSPECTION="true") as worker:
-        await until_ready(worker)
-        await producer.settled(await producer.add(payload))
-    assert "mask_front.png" in producer.objects(payload["jobId"])
-
-
 # ---------------------------------------------------------------- once, whatever happens
-async def test_a_second_delivery_only_reports(
-    start_worker: StartWorker, producer: Producer, api: FakeApi
-) -> None:
+async def test_a_second_delivery_only_reports(producer: Producer, api: FakeApi) -> None:
     payload = producer.payload("ok")
-    async with start_worker() as worker:
-        await until_ready(worker)
-        first = await producer.settled(await producer.add(payload))
-        glb = producer.read(payload["jobId"], "avatar.glb")
-        second = await producer.settled(await producer.add(payload))
+    first = await producer.settled(await producer.add(payload))
+    glb = producer.read(payload["jobId"], "avatar.glb")
+    second = await producer.settled(await producer.add(payload))
     assert second.returnvalue == first.returnvalue
     assert producer.read(payload["jobId"], "avatar.glb") == glb, "computed again"
     assert api.statuses(payload["jobId"]).count("completed") == 1
 
 
 async def test_a_marker_whose_files_differ_is_not_believed(
-    start_worker: StartWorker, producer: Producer, stack: EmbeddedStack
+    producer: Producer, stack: EmbeddedStack
 ) -> None:
     payload = producer.payload("ok")
-    async with start_worker() as worker:
-        await until_ready(worker)
-        await producer.settled(await producer.add(payload))
-        stack.minio(stack.worker).put_object(
-            bucket_name=stack.bucket,
-            object_name=f"avatars/{payload['jobId']}/avatar.glb",
-            data=io.BytesIO(b"something else"),
-            length=14,
-        )
-        again = await producer.settled(await producer.add(payload))
+    await producer.settled(await producer.add(payload))
+    stack.minio(stack.worker).put_object(
+        bucket_name=stack.bucket,
+        object_name=f"avatars/{payload['jobId']}/avatar.glb",
+        data=io.BytesIO(b"something else"),
+        length=14,
+    )
+    again = await producer.settled(await producer.add(payload))
     assert await again.getState() == "completed", again.failedReason
     assert producer.read(payload["jobId"], "avatar.glb").startswith(b"glTF")
 
@@ -274,23 +226,22 @@ def _down(_api: FakeApi, _job_id: str, _body: dict[str, Any]) -> Response:
 
 @pytest.mark.parametrize("fault", [_stored_but_500, _avatar_only_but_500, _down])
 async def test_the_trap_a_completion_is_never_delivered_twice(
-    start_worker: StartWorker, producer: Producer, api: FakeApi, fault: Any
+    producer: Producer, api: FakeApi, fault: Any
 ) -> None:
     payload = producer.payload("ok")
     api.faults.append(fault)
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(payload))
+    job = await producer.settled(await producer.add(payload))
     assert (await job.getState(), job.attemptsMade) == ("completed", 1), job.failedReason
     known = api.jobs[payload["jobId"]]
     assert known["status"] == "completed"
     assert known["avatar"]["glbUrl"]
-    accepted = [body for _, body in api.patches if body.get("result")]
+    sent = [body for job_id, body in api.patches if job_id == payload["jobId"]]
+    accepted = [body for body in sent if body.get("result")]
     assert len(accepted) == (2 if fault is _down else 1)
 
 
 async def test_a_retry_after_an_unreachable_api_only_reports(
-    start_worker: StartWorker, producer: Producer, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+    producer: Producer, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports_module, "FINAL_REPORT_FOR_S", 0.0)
     payload = producer.payload("ok")
@@ -301,26 +252,8 @@ async def test_a_retry_after_an_unreachable_api_only_reports(
         return _down(api, job_id, body)
 
     api.faults.append(down)
-    async with start_worker() as worker:
-        await until_ready(worker)
-        job = await producer.settled(await producer.add(payload))
+    job = await producer.settled(await producer.add(payload))
     assert (await job.getState(), job.attemptsMade) == ("completed", 2), job.failedReason
     assert [producer.read(payload["jobId"], "avatar.glb")] == glbs, "computed again"
     assert api.statuses(payload["jobId"])[-1] == "completed"
     assert "failed" not in api.statuses(payload["jobId"])
-
-
-async def test_storage_that_is_down_is_tried_again(
-    start_worker: StartWorker, producer: Producer, stack: EmbeddedStack
-) -> None:
-    payload = producer.payload("ok")
-    async with start_worker() as worker:
-        await until_ready(worker)
-        stack.gateway.kill()
-        try:
-            job = await producer.add(payload, attempts=50, backoff=100)
-            await producer.attempted(job)
-        finally:
-            await asyncio.to_thread(stack.gateway.start)
-        job = await producer.settled(job)
-    assert await job.getState() == "completed", job.failedReason

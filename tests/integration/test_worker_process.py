@@ -169,6 +169,14 @@ async def test_an_idle_worker_stops_soon_and_leaves_no_process(
             os.kill(pid, 0)
 
 
+async def test_the_engine_ends_with_a_worker_that_is_killed(environment: dict[str, str]) -> None:
+    async with worker_process(environment) as worker:
+        await worker.logged("engine.ready")
+        (child,) = worker.children()
+        await worker.end(signal.SIGKILL)
+    await eventually(lambda: not Path(f"/proc/{child}/exe").exists())
+
+
 async def test_health_and_ready_while_working(environment: dict[str, str]) -> None:
     async with worker_process(environment) as worker:
         await worker.logged("engine.ready")

@@ -223,7 +223,7 @@ def test_warnings_are_in_plain_words() -> None:
 
 # ------------------------------------------------------------------------------- people, light
 def test_nobody_several_or_one() -> None:
-    bright = np.full((100, 100, 3), 150, dtype=np.uint8)
+    bright = np.random.default_rng(0).integers(60, 250, (100, 100, 3), dtype=np.uint8)
     whole = person()
     assert gate.choose_person(People(whole, bystanders=2), bright) is whole
     with pytest.raises(SeveralPeople):
@@ -231,7 +231,9 @@ def test_nobody_several_or_one() -> None:
     with pytest.raises(NoPerson):
         gate.choose_person(People(None), bright)
     with pytest.raises(PhotoTooDark):
-        gate.choose_person(People(None), bright // 3)
+        gate.choose_person(People(None), bright // 4)
+    with pytest.raises(PhotoTooDark):
+        gate.choose_person(People(None), 120 + bright // 10)
     gate.check_neighbours(People(whole, bystanders=3))
     with pytest.raises(SeveralPeople):
         gate.check_neighbours(People(whole, touching=1))

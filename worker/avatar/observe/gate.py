@@ -50,6 +50,8 @@ _MIN_OUTLINE_CONTRAST = 5.0
 
 _DIM = 80
 """Grey level of the brightest twentieth below which darkness is why nobody was found."""
+_FLAT = 32
+"""Grey levels between darkest and brightest twentieth below which haze is."""
 _MAX_CUT = 0.03
 """How far the outline may run along an edge of the picture, in body heights."""
 
@@ -69,7 +71,8 @@ def choose_person(people: People, pixels: ByteArray) -> Landmarks:
         SeveralPeople: there are others as large.
     """
     if people.dominant is None:
-        if np.percentile(pixels[::4, ::4].mean(axis=2), 95) < _DIM:
+        dark, bright = np.percentile(pixels[::4, ::4].mean(axis=2), (5, 95))
+        if bright < _DIM or bright - dark < _FLAT:
             raise PhotoTooDark
         raise NoPerson
     if people.rivals:

@@ -16,11 +16,11 @@ from worker.avatar.observe.landmarks import LandmarkNetwork
 from worker.avatar.observe.mask import MaskRefiner, box_of
 from worker.avatar.observe.people import PeopleFinder
 from worker.avatar.observe.posture import Posture
+from worker.avatar.photo.exif import DIAGONAL_35MM_MM
 from worker.avatar.types import Intrinsics, Observation, Photo
 
 ASSUMED_FOCAL_35MM_MM = 26.0
 """Main cameras of phones lie between 24 and 28 mm of 35 mm film, by the diagonal."""
-_DIAGONAL_35MM_MM = math.hypot(36.0, 24.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Observer:
 def intrinsics_of(photo: Photo) -> Intrinsics:
     """Return the camera: from the photo's own focal length, else that of a usual phone."""
     height, width = photo.pixels.shape[:2]
-    assumed_px = ASSUMED_FOCAL_35MM_MM / _DIAGONAL_35MM_MM * math.hypot(width, height)
+    assumed_px = ASSUMED_FOCAL_35MM_MM / DIAGONAL_35MM_MM * math.hypot(width, height)
     return Intrinsics(
         focal_px=photo.focal_px if photo.focal_px is not None else assumed_px,
         width=width,

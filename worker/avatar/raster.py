@@ -125,18 +125,42 @@ def _hits(
     if seen_index.numel() == 0:
         return
     longest = extent[seen_index].amax(dim=1)
+    largest = float(longest.max())
     side = 1
-    while True:
+    while side < 2 * largest:
         group = seen_index[(longest > side // 2) & (longest <= side)]
         steps = torch.arange(side, device=uv.device)
         offset = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).view(-1, 2)
+        # Rows x, y, 1 of each pixel against the first: an edge function is one product with it.
+        basis = torch.cat((offset.to(uv.dtype).T, torch.ones_like(offset[:, :1].T, dtype=uv.dtype)))
         for part in torch.split(group, max(1, _EVALUATIONS_AT_ONCE // (side * side))):
-            pixel = first[part].to(torch.int64)[:, None, :] + offset
-            bary = _barycentric(corners[part], pixel.to(uv.dtype) + 0.5)
-            inside = (bary >= 0).all(dim=-1) & (pixel < size).all(dim=-1)
+            edges = _edge_functions(corners[part], first[part] + 0.5, area[part])
+            bary = [edge @ basis for edge in edges]
+            inside = (bary[0] >= 0) & (bary[1] >= 0) & (bary[2] >= 0)
             row, column = torch.nonzero(inside, as_tuple=True)
-            hit = pixel[row, column]
-            yield part[row], hit[:, 1] * width + hit[:, 0], bary[row, column]
-        if side >= float(longest.max()):
-            return
+            hit = first[part][row].to(torch.int64) + offset[column]
+            kept = (hit < size).all(dim=1)
+            row, column, hit = row[kept], column[kept], hit[kept]
+            coordinates = torch.stack([one[row, column] for one in bary], dim=1)
+            yield part[row], hit[:, 1] * width + hit[:, 0], coordinates
         side *= 2
+
+
+def _edge_functions(corners: Tensor, origin: Tensor, area: Tensor) -> list[Tensor]:
+    """Give the barycentric coordinates of triangles (N, 3, 2) as linear functions of the pixel.
+
+    Args:
+        corners: the triangles.
+        origin: (N, 2) centre of each one's first pixel.
+        area: (N,) twice the signed area of each.
+
+    Returns:
+        Three of (N, 3): slope in x, slope in y, value at the origin.
+    """
+    edges = []
+    for corner in range(3):
+        start, end = corners[:, (corner + 1) % 3], corners[:, (corner + 2) % 3]
+        along = (end - start) / area[:, None]
+        value = _cross(along, origin - start)
+        edges.append(torch.stack((-along[:, 1], along[:, 0], value), dim=1))
+    return edges

@@ -204,3 +204,10 @@ def _linear_rgb_profile() -> bytes:
             # A parametric curve of type 0 (y = x^g) with g = 1, ICC.1:2022, 10.18.
             profile[offset : offset + 16] = b"para\0\0\0\0\0\0\0\0\0\x01\0\0"
     return bytes(profile)
+
+
+def test_a_second_frame_that_is_cut_off_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "portrait.jpg"
+    gradient().save(path, "MPO", save_all=True, append_images=[gradient().rotate(180)])
+    path.write_bytes(path.read_bytes()[:-5000])
+    assert_is_upright_gradient(read(path))

@@ -244,3 +244,10 @@ def test_whatever_is_damaged_the_answer_is_a_photo_or_a_refusal(tmp_path: Path, 
         except InputError:
             refused += 1
     assert refused > 0
+
+
+def test_an_item_type_that_is_no_text_does_not_kill_the_process(tmp_path: Path) -> None:
+    data = bytearray((FILES / "thumb_focal.heic").read_bytes())
+    at = data.index(b"Exif", data.index(b"infe"))
+    data[at + 1] = 0xFF  # pi-heif 1.4 itself dies of this
+    assert type(refusal(tmp_path, bytes(data))) is PhotoUnreadable

@@ -14,13 +14,13 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-import pi_heif
 from PIL import Image, ImageCms, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from worker.avatar.photo.exif import focal_length_px
+from worker.avatar.photo.heic import decoded, open_heic
 from worker.avatar.photo.sniff import Format, png_size, sniff, webp_size
 from worker.errors import PhotoAnimated, PhotoTooLarge, PhotoTruncated, PhotoUnreadable
 
@@ -98,19 +98,9 @@ def _open(kind: Format, data: bytes, max_pixels: int) -> Image.Image:
             _check_pixels(webp_size(data), max_pixels)
             return WebPImageFile(io.BytesIO(data))
         case Format.HEIC:
-            return _open_heic(data, max_pixels)
-
-
-def _open_heic(data: bytes, max_pixels: int) -> Image.Image:
-    """Take the primary picture; libheif itself applies the turns and crops of a HEIF file."""
-    file = pi_heif.open_heif(data)
-    primary = file[file.primary_index]
-    _check_pixels(primary.size, max_pixels)
-    # Thumbnails, depth and gain maps are auxiliary and not counted here; equals are a burst.
-    if sum(picture.size == primary.size for picture in file) > 1:
-        raise PhotoAnimated
-    image: Image.Image = primary.to_pillow()
-    return image
+            picture = open_heic(data)
+            _check_pixels(picture.size, max_pixels)
+            return decoded(picture)
 
 
 def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:

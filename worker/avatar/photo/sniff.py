@@ -98,6 +98,30 @@ def webp_size(data: bytes) -> tuple[int, int]:
     raise PhotoUnreadable("The WebP file does not begin with a picture.")
 
 
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield type and body of each box in a file or in another box (ISO/IEC 14496-12, 4.2).
+
+    Raises:
+        PhotoTruncated: a box is larger than what there is.
+        PhotoUnreadable: a box is smaller than its own header.
+    """
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        header_bytes = 8
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+            header_bytes = 16
+        elif size == 0:  # the box reaches to the end
+            size = len(data) - at
+        if at + size > len(data):
+            raise PhotoTruncated
+        if size < header_bytes:
+            raise PhotoUnreadable("The HEIC file is damaged.")
+        yield data[at + 4 : at + 8], data[at + header_bytes : at + size]
+        at += size
+
+
 def _check_riff_is_whole(data: bytes) -> None:
     if len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise PhotoTruncated
@@ -111,8 +135,8 @@ def _sniff_iso_media(data: bytes) -> Format:
         raise PhotoAnimated("The HEIF file is a sequence of pictures.")
     if not _HEIC_BRANDS.intersection(brands):
         raise PhotoUnsupported("The file is a video, not a photo.")
-    if sum(size for _, size in _boxes(data)) > len(data):
-        raise PhotoTruncated
+    for _ in boxes(data):
+        pass  # a box that is cut off raises
     return Format.HEIC
 
 
@@ -120,22 +144,6 @@ def _brands(data: bytes) -> tuple[bytes, ...]:
     """Return the major brand and the compatible ones of the `ftyp` box (ISO/IEC 14496-12, 4.3)."""
     size = min(int.from_bytes(data[:4], "big"), len(data), 256)
     return (data[8:12], *(data[at : at + 4] for at in range(16, size - 3, 4)))
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield type and declared size of each top-level box (ISO/IEC 14496-12, 4.2)."""
-    at = 0
-    while at < len(data):
-        header = data[at : at + 16].ljust(16, b"\0")
-        size = int.from_bytes(header[:4], "big")
-        if size == 1:
-            size = int.from_bytes(header[8:16], "big")
-        elif size == 0:  # the box reaches to the end of the file
-            size = len(data) - at
-        if size < 8:
-            raise PhotoUnreadable("The HEIC file is damaged.")
-        yield header[4:8], size
-        at += size
 
 
 def _no_picture(data: bytes) -> PhotoUnreadable | PhotoUnsupported:

@@ -96,6 +96,10 @@ def dress(data: BodyData, display: DisplayMesh) -> DressedMesh:
     below_waist = mesh.cut(_below_waist(template, joints), allowed=wearing)
     in_iris = mesh.cut(_iris(template, eye), allowed=on_eye)
 
+    if not _looks_out_of_both(mesh, in_iris, template):
+        # A statue's eye is less eerie than a white one: too coarse an eyeball stays skin.
+        on_eye, in_iris = np.zeros_like(on_eye), np.zeros_like(in_iris)
+
     part_of_face = {
         Part.SKIN: ~on_eye & ~wearing,
         Part.TOP: wearing & ~below_waist,
@@ -187,6 +191,12 @@ def _iris(template: Float64Array, eye: NDArray[np.bool_]) -> Float64Array:
             ray = template[ball] - centre
             level[ball] = ray[:, 2] / np.linalg.norm(ray, axis=1) - _IRIS
     return level
+
+
+def _looks_out_of_both(mesh: _Sliding, in_iris: NDArray[np.bool_], template: Float64Array) -> bool:
+    """Tell whether the left and the right eye have an iris."""
+    x = mesh.value(template[:, 0])[mesh.faces[in_iris]]
+    return bool((x > 0).any() and (x < 0).any())
 
 
 def _between(joints: Float64Array, start: str, end: str, share: float) -> Float64Array:

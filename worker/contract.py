@@ -109,13 +109,14 @@ def _in_plain_words(detail: Any) -> str:
     return f"{field} {_MEANING.get(field, 'is wrong')}."
 
 
+class _OnlyId(_Wire):
+    model_config = ConfigDict(extra="ignore")
+
+    job_id: JobId
+
+
 def claimed_job_id(data: object) -> str | None:
     """Return the job's id when it is usable, even if the rest of its data is not."""
-
-    class _OnlyId(_Wire):
-        model_config = ConfigDict(extra="ignore")
-        job_id: JobId
-
     try:
         return _OnlyId.model_validate(data).job_id
     except ValidationError:

@@ -82,6 +82,7 @@ class Worker:
         self.consumer = Consumer(settings.queue, runner.run, runner.gave_up)
         self.http = HttpServer(self, settings.worker.port)
         self._stop = asyncio.Event()
+        self.stopped = asyncio.Event()
         self._refusal: AvatarError | None = None
         self._queue_trouble: AvatarError | None = QueueUnavailable(
             "Redis was not asked yet.", advice="Wait a moment."
@@ -160,6 +161,7 @@ class Worker:
         await self._api.aclose()
         self._bucket.close()
         await self.http.stop()
+        self.stopped.set()
         log.info("worker.stopped")
 
     def _engine_changed(self, state: EngineState) -> None:

@@ -71,9 +71,10 @@ class Process:
         """Ask as an orchestrator does, until it is."""
         async with asyncio.timeout(10):
             while True:
-                code, facts = await self.get("/ready")
-                if code == httpx.codes.OK:
-                    return facts
+                with contextlib.suppress(httpx.TransportError):
+                    code, facts = await self.get("/ready")
+                    if code == httpx.codes.OK:
+                        return facts
                 await asyncio.sleep(0.02)
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:

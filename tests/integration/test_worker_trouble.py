@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from tests.conftest import StartWorker, until_ready
@@ -62,6 +60,6 @@ async def test_storage_that_is_down_is_tried_again(
             job = await producer.add(payload, attempts=50, backoff=100)
             await producer.attempted(job)
         finally:
-            await asyncio.to_thread(stack.gateway.start)
+            stack.gateway.start()  # from this thread: the server ends with the one that started it
         job = await producer.settled(job)
     assert await job.getState() == "completed", job.failedReason

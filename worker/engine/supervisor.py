@@ -41,7 +41,6 @@ SETUP_TIMEOUT_S: Final = 300.0
 SETUP_RETRY_S: Final = (5.0, 15.0, 60.0)
 """Pauses between attempts at loading the models; the last one repeats."""
 DEATHS_UNTIL_DEFUNCT: Final = 3
-STOP_GRACE_S: Final = 0.5
 LINE_LIMIT: Final = 4 * 1024 * 1024
 
 Advance = Callable[[str, float], None]
@@ -318,10 +317,8 @@ class _Child:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     async def end(self) -> None:
-        """Close the command pipe, which asks it to end; kill it when it does not; clean up."""
+        """Kill it and clean up.  It holds nothing that an orderly end would save."""
         self._commands.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._waiter), STOP_GRACE_S)
         self.kill()
         await self._waiter
         await asyncio.gather(*self._prints)

@@ -118,9 +118,8 @@ class Outputs:
 
     async def _publish_file(self, job_id: str, path: Path) -> PublishedFile:
         digest = await asyncio.to_thread(_sha256, path)
-        stored = await self._bucket.upload(
-            path, self.key(job_id, path.name), CONTENT_TYPES[path.suffix]
-        )
+        content_type = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
+        stored = await self._bucket.upload(path, self.key(job_id, path.name), content_type)
         return PublishedFile(name=path.name, size=stored.size, sha256=digest, etag=stored.etag)
 
 

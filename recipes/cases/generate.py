@@ -1,0 +1,106 @@
+"""Make the synthetic cases of `make bench`: people whose every measurement is known.
+
+    python -m recipes.cases.generate --out build/cases --split test
+    python -m recipes.cases.generate --out build/cases --split test --clothes-px 3
+
+Run it in the recipe's environment (anny).  The same arguments give the same cases; `--clothes-px`
+changes the masks and nothing else, so that both sets can be compared case by case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from recipes.cases.baselines import Baseline, mean_absolute_errors
+from recipes.cases.folder import Declared, write_case
+from recipes.cases.subject import Subject
+from recipes.cases.subjects import draw_subjects
+from recipes.cases.views import observe
+from worker.avatar.body.free import free_body
+from worker.avatar.types import Gender, ViewName
+
+SEEDS = {"dev": 501, "test": 777}
+"""Of the cases.  Whoever tunes looks at dev alone."""
+BASELINE_SEED = 31
+BASELINE_SUBJECTS = 400
+HEIGHT_SIGMA_CM = 0.7
+WEIGHT_SIGMA_KG = 1.0
+GENDERS = (Gender.MALE, Gender.FEMALE)
+
+
+def main() -> None:
+    """Write a folder a case, and baselines.json for the set."""
+    args = _arguments()
+    seed = SEEDS[args.split] if args.seed is None else args.seed
+    name = args.split if not args.clothes_px else f"{args.split}-clothes-{args.clothes_px}px"
+    root = args.out / name
+    report = {}
+    for gender in GENDERS:
+        rig = free_body(gender)
+        subjects = draw_subjects(args.count, gender, seed)
+        declared = [_declare(s, seed, k) for k, s in enumerate(subjects)]
+        for index, (subject, said) in enumerate(zip(subjects, declared, strict=True)):
+            views = [
+                observe(rig, subject, view, _rng(seed, gender, index, view), args.clothes_px)
+                for view in ViewName
+            ]
+            folder = root / f"{gender}-{index:02d}"
+            write_case(folder, subject, said, views, half=args.half)
+            print(folder, flush=True)
+        if not args.no_baselines:
+            report[str(gender)] = _baselines(gender, subjects, declared)
+    if report:
+        (root / "baselines.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("build/cases"))
+    parser.add_argument("--split", choices=sorted(SEEDS), default="dev")
+    parser.add_argument("--count", type=int, default=20, help="men, and as many women")
+    parser.add_argument("--seed", type=int, help="instead of the split's own")
+    parser.add_argument("--clothes-px", type=int, default=0, help="grow the masks by clothing")
+    parser.add_argument("--half", action="store_true", help="true vertices as float16")
+    parser.add_argument("--no-baselines", action="store_true", help="skip the regressions")
+    return parser.parse_args()
+
+
+def _rng(seed: int, gender: Gender, index: int, view: ViewName | None) -> np.random.Generator:
+    """A stream of its own for each view, so that cases do not depend on each other."""
+    stream = 0 if view is None else 1 + list(ViewName).index(view)
+    return np.random.default_rng([seed, GENDERS.index(gender), index, stream])
+
+
+def _declare(subject: Subject, seed: int, index: int) -> Declared:
+    rng = _rng(seed, subject.gender, index, None)
+    return Declared(
+        round(subject.height_cm + rng.normal(0, HEIGHT_SIGMA_CM), 1),
+        round(subject.weight_kg + rng.normal(0, WEIGHT_SIGMA_KG), 1),
+    )
+
+
+def _baselines(
+    gender: Gender, subjects: Sequence[Subject], declared: Sequence[Declared]
+) -> dict[str, object]:
+    """Fit both regressions on other subjects and hold them to these."""
+    others = draw_subjects(BASELINE_SUBJECTS, gender, BASELINE_SEED)
+    result: dict[str, object] = {"subjects": BASELINE_SUBJECTS, "seed": BASELINE_SEED}
+    for name, with_weight in (("height", False), ("height+weight", True)):
+        baseline = Baseline.fitted(others, with_weight=with_weight)
+        guesses = [baseline.predict(d.height_cm, d.weight_kg) for d in declared]
+        result[name] = {
+            "coefficients": dict(zip(baseline.keys, baseline.coefficients.T.tolist(), strict=True)),
+            "meanAbsoluteErrorCm": mean_absolute_errors(guesses, subjects),
+        }
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -169,6 +169,14 @@ def test_a_photo_that_lies_on_its_side_is_told_to_be_turned(tilt_deg: float) -> 
     assert "turn the photo" in caught.value.advice
 
 
+def test_straddled_legs_are_not_standing_even_if_the_depth_is_misjudged() -> None:
+    straddled = person()
+    points = straddled.points.copy()
+    points[[25, 26]] = points[[23, 24]] + np.array([[180, 120], [-180, 120]])
+    with pytest.raises(NotStanding):
+        gate.check_posture(Posture.of(replace(straddled, points=points)), ViewName.FRONT)
+
+
 # ------------------------------------------------------------------------------- framing
 def test_somebody_wholly_in_the_picture_passes_without_warnings() -> None:
     whole, mask = person(), mask_of()

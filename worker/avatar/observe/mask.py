@@ -9,9 +9,13 @@ so that the person stays the person:
 2. A guided filter (He, Sun, Tang: Guided Image Filtering, TPAMI 2013, for a colour guide;
    subsampled as in arXiv 1505.00996) pulls the edge onto the edges of the photo.
 
-Measured on the standing man of the test photos (body 1176 px high) against an independent
-matting network: BlazePose alone IoU 0.948, mean distance of the outlines 2.5 px; with 2
-alone 0.959 and 2.1 px; with both 0.973 and 1.5 px (median 0.5 px).
+Measured, with distances between outlines of more than 10 px counted as 10:
+
+- rendered people whose outline is known, front and side, 610 to 663 px high: BlazePose alone
+  IoU 0.961 to 0.975 and 0.8 to 1.0 px, with both steps 0.971 to 0.993 and 0.6 to 0.9 px; what
+  remains wrong are fingers and the floor between two shoes;
+- the standing man of the test photos, 1170 px high, against an independent matting network:
+  BlazePose alone 0.943 and 2.7 px, with both 0.969 and 1.7 px (median 0.5 px).
 """
 
 from __future__ import annotations

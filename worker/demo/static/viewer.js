@@ -19,8 +19,6 @@ export class Viewer {
     this.renderer = new THREE.WebGLRenderer({ canvas, antialias: true, alpha: true });
     this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
     this.renderer.toneMapping = THREE.NeutralToneMapping;
-    this.renderer.shadowMap.enabled = true;
-    this.renderer.shadowMap.type = THREE.PCFShadowMap;
 
     this.camera = new THREE.PerspectiveCamera(FIELD_OF_VIEW_DEG, 1, 0.05, 50);
     this.controls = new OrbitControls(this.camera, canvas);
@@ -50,49 +48,39 @@ export class Viewer {
     const scene = new THREE.Scene();
     const pmrem = new THREE.PMREMGenerator(this.renderer);
     scene.environment = pmrem.fromScene(new RoomEnvironment(), 0.04).texture;
-    scene.environmentIntensity = 0.55;
+    scene.environmentIntensity = 0.7;
     pmrem.dispose();
-    this.key = new THREE.DirectionalLight(0xfff4e6, 1.9);
-    this.key.castShadow = true;
-    this.key.shadow.mapSize.set(1024, 1024);
-    this.key.shadow.radius = 6;
-    this.key.shadow.bias = -0.0005;
-    this.key.shadow.normalBias = 0.02;
-    const ground = new THREE.Mesh(
-      new THREE.CircleGeometry(1.6, 64).rotateX(-Math.PI / 2),
-      new THREE.ShadowMaterial({ opacity: 0.22 }),
-    );
-    ground.receiveShadow = true;
-    scene.add(this.key, this.key.target, ground, this.#contactShadow());
+    const key = new THREE.DirectionalLight(0xfffaf4, 1.2);
+    key.position.set(1.2, 3, 2.4);
+    const fill = new THREE.DirectionalLight(0xf8f8ff, 1.6); // so that the back is no dark side
+    fill.position.set(-1.6, 2.4, -2.6);
+    scene.add(key, fill, this.#shadow());
     return scene;
   }
 
-  /** A soft dark spot under the feet, painted once; no picture file is needed for it. */
-  #contactShadow() {
+  /** The soft shadow under the feet, painted once; no picture file is needed for it. */
+  #shadow() {
     const paper = document.createElement("canvas");
-    paper.width = paper.height = 128;
+    paper.width = paper.height = 256;
     const brush = paper.getContext("2d");
-    const fade = brush.createRadialGradient(64, 64, 4, 64, 64, 64);
-    fade.addColorStop(0, "rgba(0,0,0,0.38)");
-    fade.addColorStop(0.5, "rgba(0,0,0,0.12)");
-    fade.addColorStop(1, "rgba(0,0,0,0)");
+    const fade = brush.createRadialGradient(128, 128, 8, 128, 128, 128);
+    fade.addColorStop(0, "rgba(30,22,10,0.42)");
+    fade.addColorStop(0.35, "rgba(30,22,10,0.2)");
+    fade.addColorStop(0.7, "rgba(30,22,10,0.05)");
+    fade.addColorStop(1, "rgba(30,22,10,0)");
     brush.fillStyle = fade;
-    brush.fillRect(0, 0, 128, 128);
-    const spot = new THREE.Mesh(
-      new THREE.PlaneGeometry(1.1, 0.8).rotateX(-Math.PI / 2),
+    brush.fillRect(0, 0, 256, 256);
+    this.shadow = new THREE.Mesh(
+      new THREE.PlaneGeometry(1.5, 1.0).rotateX(-Math.PI / 2),
       new THREE.MeshBasicMaterial({ map: new THREE.CanvasTexture(paper), transparent: true, depthWrite: false }),
     );
-    spot.position.y = 0.001;
-    return spot;
+    return this.shadow;
   }
 
   /** Load a GLB and look at it from the front; resolves when it has been drawn. */
   async show(url) {
     const { scene: body } = await new GLTFLoader().loadAsync(url);
     body.traverse((node) => {
-      if (!node.isMesh) return;
-      node.castShadow = true;
-      node.receiveShadow = true;
       node.frustumCulled = false; // a skinned body leaves its rest box
     });
     if (this.body) this.scene.remove(this.body);
@@ -100,20 +88,12 @@ export class Viewer {
     this.scene.add(body);
     body.updateMatrixWorld(true);
     this.box = new THREE.Box3().setFromObject(body, true);
-    this.#light();
+    const centre = this.box.getCenter(new THREE.Vector3());
+    this.shadow.position.set(centre.x, 0.001, centre.z);
     this.#resize();
     this.face(0);
     this.spin(!calm.matches);
     this.renderer.render(this.scene, this.camera);
-  }
-
-  #light() {
-    const height = this.box.max.y;
-    this.key.position.set(1.2, height * 1.7, 2.2);
-    this.key.target.position.set(0, height * 0.5, 0);
-    const frustum = this.key.shadow.camera;
-    Object.assign(frustum, { left: -1.4, right: 1.4, top: 1.5, bottom: -1.5, near: 0.5, far: 8 });
-    frustum.updateProjectionMatrix();
   }
 
   /** Stand in front of the body, turned by `degrees`: 0 its front, 90 its left side. */

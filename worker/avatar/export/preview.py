@@ -37,6 +37,8 @@ _FLOOR_LIGHT = np.array([0.25, 0.23, 0.21])
 _WRAP = 0.25
 """How far the lamp reaches round the body: a large, soft source."""
 _SHADOW_RGBA = (24, 28, 40, 105)
+_GROUND_PX = 96
+"""How much of the picture, from below, the shadow may take."""
 _FOOT_M = 0.05
 """What is lower than this shades the ground."""
 
@@ -138,9 +140,9 @@ def _light(normal: Float64Array) -> Float64Array:
 
 def _resolved(light: NDArray[np.float32]) -> Image.Image:
     """Average the samples of each pixel in linear light, and encode."""
-    rows, columns = light.shape[0] // _SUPERSAMPLING, light.shape[1] // _SUPERSAMPLING
-    blocks = light.reshape(rows, _SUPERSAMPLING, columns, _SUPERSAMPLING, 4)
-    mean = blocks.mean(axis=(1, 3))
+    every = _SUPERSAMPLING
+    samples = [light[row::every, column::every] for row in range(every) for column in range(every)]
+    mean = np.sum(samples, axis=0) / len(samples)
     alpha = mean[..., 3:]
     colour = srgb_from_linear(mean[..., :3] / np.maximum(alpha, 1e-6))
     rgba = np.rint(np.concatenate((colour, alpha), axis=-1) * 255).astype(np.uint8)
@@ -149,15 +151,15 @@ def _resolved(light: NDArray[np.float32]) -> Image.Image:
 
 def _shadow(x: Float64Array, y: Float64Array, width: int) -> Image.Image:
     """Blurred dark where the feet are, given their points in pixels."""
-    feet = np.zeros((_HEIGHT_PX, width), dtype=np.uint8)
+    feet = np.zeros((_GROUND_PX, width), dtype=np.uint8)
     column = np.clip(np.rint(x).astype(int), 0, width - 1)
-    row = np.clip(np.rint(y).astype(int), 0, _HEIGHT_PX - 1)
+    row = np.clip(np.rint(y).astype(int) - (_HEIGHT_PX - _GROUND_PX), 0, _GROUND_PX - 1)
     feet[row, column] = 255
     soft = np.asarray(
         Image.fromarray(feet).filter(ImageFilter.MaxFilter(7)).filter(ImageFilter.GaussianBlur(5))
     )
     red, green, blue, strength = _SHADOW_RGBA
     rgba = np.zeros((_HEIGHT_PX, width, 4), dtype=np.uint8)
-    rgba[..., :3] = (red, green, blue)
-    rgba[..., 3] = np.rint(soft / 255.0 * strength).astype(np.uint8)
+    rgba[-_GROUND_PX:, :, :3] = (red, green, blue)
+    rgba[-_GROUND_PX:, :, 3] = np.rint(soft / 255.0 * strength).astype(np.uint8)
     return Image.fromarray(rgba)

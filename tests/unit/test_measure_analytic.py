@@ -52,7 +52,7 @@ ARM = [
     (0.17, 0.038),  # shoulder joint
     (0.18, 0.040),  # shoulder point, on top
     (0.22, 0.044),
-    (0.30, 0.052),  # upper arm
+    (0.305, 0.052),  # upper arm, midway
     (0.43, 0.042),  # elbow
     (0.50, 0.046),  # forearm
     (0.67, 0.028),  # wrist
@@ -62,13 +62,13 @@ ARM = [
 
 @dataclass(frozen=True)
 class TubeBody:
-    vertices: NDArray[np.float64]
+    v_template: NDArray[np.float64]
     faces: NDArray[np.int64]
     lbs_weights: NDArray[np.float64]
     J_regressor: NDArray[np.float64]
 
     def at(self, x: float, y: float, z: float) -> int:
-        gap = np.linalg.norm(self.vertices - (x, y, z), axis=1)
+        gap = np.linalg.norm(self.v_template - (x, y, z), axis=1)
         assert gap.min() < 1e-9, f"no vertex at {x, y, z}"
         return int(gap.argmin())
 
@@ -235,7 +235,7 @@ def measurer(body: TubeBody) -> Measurer:
 
 @pytest.fixture(scope="module")
 def measured(body: TubeBody, measurer: Measurer) -> Measurements:
-    return measurer.measure(body.vertices)
+    return measurer.measure(body.v_template)
 
 
 def test_the_keys_are_the_contracts_in_its_order(measured: Measurements) -> None:
@@ -259,7 +259,7 @@ def test_the_curve_is_as_long_as_the_measurement_says(measured: Measurements, ke
 def test_a_scaled_body_has_scaled_measurements(
     body: TubeBody, measurer: Measurer, measured: Measurements, scale: float
 ) -> None:
-    scaled = measurer.measure(scale * body.vertices)
+    scaled = measurer.measure(scale * body.v_template)
     for key in MEASUREMENT_KEYS:
         assert scaled[key] == pytest.approx(scale * measured[key], rel=1e-9)
 
@@ -267,7 +267,7 @@ def test_a_scaled_body_has_scaled_measurements(
 def test_where_the_body_stands_does_not_matter(
     body: TubeBody, measurer: Measurer, measured: Measurements
 ) -> None:
-    moved = measurer.measure(body.vertices + np.array([3.0, -1.1, 0.4]))
+    moved = measurer.measure(body.v_template + np.array([3.0, -1.1, 0.4]))
     for key in MEASUREMENT_KEYS:
         assert moved[key] == pytest.approx(measured[key], abs=1e-6)
 
@@ -275,7 +275,7 @@ def test_where_the_body_stands_does_not_matter(
 def test_legs_that_touch_do_not_raise_the_crotch_or_widen_the_thigh(
     body: TubeBody, measurer: Measurer, measured: Measurements
 ) -> None:
-    touching = body.vertices.copy()
+    touching = body.v_template.copy()
     below = np.clip((CROTCH - touching[:, 1]) / 0.1, 0, 1)  # straight legs that cross the midline
     leg = (body.lbs_weights[:, [1, 4, 7]].sum(axis=1) > 0) * 1.0
     leg -= body.lbs_weights[:, [2, 5, 8]].sum(axis=1) > 0
@@ -288,7 +288,7 @@ def test_legs_that_touch_do_not_raise_the_crotch_or_widen_the_thigh(
 
 def test_a_body_of_another_topology_is_refused(body: TubeBody, measurer: Measurer) -> None:
     with pytest.raises(ModelInvalid, match="was expected"):
-        measurer.measure(body.vertices[:-1])
+        measurer.measure(body.v_template[:-1])
 
 
 def test_a_model_without_landmarks_is_refused(body: TubeBody) -> None:
@@ -302,14 +302,31 @@ def test_weights_of_another_skeleton_are_refused(body: TubeBody) -> None:
 
 
 def test_a_body_that_is_not_finite_is_refused(body: TubeBody, measurer: Measurer) -> None:
-    broken = body.vertices.copy()
+    broken = body.v_template.copy()
     broken[7, 1] = np.nan
     with pytest.raises(FitFailed, match="not finite"):
         measurer.measure(broken)
 
 
-def test_a_body_without_legs_is_refused(body: TubeBody) -> None:
-    legs = (body.vertices[body.faces][..., 1] < CROTCH).any(axis=1)
-    apart = replace(body, faces=body.faces[legs])
-    with pytest.raises(FitFailed, match="legs do not join"):
-        Measurer(apart, landmarks_of(body)).measure(body.vertices)
+def test_a_body_without_height_is_refused(body: TubeBody, measurer: Measurer) -> None:
+    with pytest.raises(FitFailed, match="m tall"):
+        measurer.measure(np.zeros_like(body.v_template))
+
+
+def test_a_template_that_is_not_centred_is_refused(body: TubeBody) -> None:
+    shifted = replace(body, v_template=body.v_template + np.array([3.0, 0, 0]))
+    with pytest.raises(ModelInvalid, match="plane of symmetry"):
+        Measurer(shifted, landmarks_of(body))
+
+
+def test_legs_that_do_not_part_are_refused(body: TubeBody) -> None:
+    # A template whose midline is that of the neck alone puts the crotch above all else.
+    neck_only = body.v_template + np.where(body.v_template[:, 1:2] < 1.45, [9.0, 0, 0], 0.0)
+    with pytest.raises(FitFailed, match="do not part"):
+        Measurer(replace(body, v_template=neck_only), landmarks_of(body)).measure(body.v_template)
+
+
+def test_a_section_that_is_not_there_is_named(body: TubeBody) -> None:
+    one_arm = replace(body, faces=body.faces[(body.v_template[body.faces, 0] > -0.2).any(axis=1)])
+    with pytest.raises(FitFailed, match="upper arm"):
+        Measurer(one_arm, landmarks_of(body)).measure(body.v_template)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.avatar.measure.crotch import find_crotch, leg_below
+from worker.avatar.measure.crotch import leg_below, midline
 from worker.avatar.measure.landmarks import Landmarks, load_landmarks
 from worker.avatar.measure.record import Measurements
 from worker.avatar.measure.sections import Surface
@@ -41,13 +41,17 @@ LEGS = {"left": [1, 4, 7, 10], "right": [2, 5, 8, 11]}
 ARMS = {"left": [16, 18, 20, *range(25, 40)], "right": [17, 19, 21, *range(40, 55)]}
 SKULL = [15, 22, 23, 24]
 
-ARMS_DOWN_DEG = 60.0
+ARMS_DOWN_DEG = 48.0
 """How far the arms are lowered for what is measured about the shoulders.
 
 ISO 8559-1 measures with hanging arms.  Raised arms lift the skin of chest and back: on the free
-body the chest reads 2 to 4 cm more in the T-pose.  From 60° down it hardly changes any more
-(docs/reference/measurements.md), while skinning folds the armpit ever deeper.
+body the chest reads up to 6 cm more in the T-pose.  At 48°, the pose in which the free body's
+skin was modelled, it is within 1 % of hanging arms, and skinning folds the armpit no further
+than its authors saw (docs/reference/measurements.md has the figures).
 """
+
+SMALLEST_M = 0.3
+"""Whatever is smaller is no body: betas have run away or units are wrong."""
 
 CHEST_WINDOW = 0.01
 """Half the height of the sweep about the bust points, in statures: 1.75 cm at 1.75 m."""
@@ -57,18 +61,21 @@ BUTTOCK_BLEND = 0.0002
 """Levels within about this share of the stature of the rearmost point count with it."""
 THIGH_WINDOW = (0.01, 0.06)
 """Below the crotch, in statures: from under the gluteal fold to the upper third of the thigh."""
-BICEP_WINDOW = (1 / 3, 2 / 3)
-"""Between shoulder point and elbow joint, along the bone: its middle third, belly included."""
 FOREARM_WINDOW = (0.08, 0.5)
 """Between elbow and wrist joint, along the bone."""
-CALF_WINDOW = (0.12, 0.55)
-"""Between knee and ankle joint, along the bone."""
+CALF_WINDOW = (0.22, 0.55)
+"""Between knee and ankle joint, along the bone; the knee, wider on some, lies above."""
 ANKLE_WINDOW = (0.6, 0.97)
 """Between knee and ankle joint, along the bone: the narrowest place above the ankle bones."""
 
 
 class SkinnedBody(Protocol):
     """What the measurer needs of a body model; `BodyData` has it."""
+
+    @property
+    def v_template(self) -> NDArray[Any]:
+        """(V, 3) metres."""
+        ...
 
     @property
     def faces(self) -> NDArray[Any]:
@@ -130,6 +137,7 @@ class Measurer:
         either_arm = arms["left"] | arms["right"]
         skull = weights[:, SKULL].sum(axis=1) > 0.5
         self._trunk = Surface(body.faces, ~either_arm & ~skull)
+        self._midline = midline(np.asarray(body.v_template, dtype=np.float64), self._trunk.edges)
         self._neck = Surface(body.faces, ~either_arm & ~legs["left"] & ~legs["right"])
         self._right_arm = Surface(body.faces, arms["right"])
         self._left_leg = Surface(body.faces, legs["left"])
@@ -178,17 +186,22 @@ class Measurer:
             raise FitFailed("The body cannot be measured: some of its points are not finite.")
         heights = places[:, 1]
         floor = float(heights.min())
-        marks, edges = self.landmarks, self._trunk.edges
-        crotch = find_crotch(heights, edges, marks.heel_left, marks.heel_right)
+        stature = float(heights.max()) - floor
+        if stature < SMALLEST_M:
+            raise FitFailed(f"The body cannot be measured: it is {stature:.3f} m tall.")
+        crotch = places[self._midline[np.argmin(heights[self._midline])]]
+        marks = self.landmarks
         joints = self._joints @ places
         return _Pose(
             vertices=places,
             arms_down=lower_arms(places, joints, self._arm_weights, ARMS_DOWN_DEG),
             joints=joints,
             floor=floor,
-            stature=float(heights.max()) - floor,
-            crotch=places[crotch],
-            leg=leg_below(heights, edges, crotch, marks.heel_left),
+            stature=stature,
+            crotch=crotch,
+            leg=leg_below(
+                heights, self._trunk.edges, float(crotch[1]), marks.heel_left, marks.heel_right
+            ),
         )
 
     # ------------------------------------------------------------------ trunk
@@ -261,11 +274,10 @@ class Measurer:
         )
 
     def _bicep(self, pose: _Pose) -> Tape:
-        shoulder, elbow = pose.joints[RIGHT_SHOULDER], pose.joints[RIGHT_ELBOW]
-        axis = _direction(shoulder, elbow)
-        start, end = float(self._mark(pose, "acromion_right") @ axis), float(elbow @ axis)
-        low, high = (start + t * (end - start) for t in BICEP_WINDOW)
-        return fullest(self._around(self._right_arm, pose, axis, "upper arm"), low, high)
+        axis = _direction(pose.joints[RIGHT_SHOULDER], pose.joints[RIGHT_ELBOW])
+        ends = self._mark(pose, "acromion_right"), self._mark(pose, "olecranon_right")
+        level = float((ends[0] + ends[1]) @ axis / 2)
+        return self._around(self._right_arm, pose, axis, "upper arm")(level)
 
     def _forearm(self, pose: _Pose) -> Tape:
         around, low, high = self._along(

@@ -6,6 +6,7 @@ a section and not the length of its outline.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,12 +30,16 @@ TapeAt = Callable[[float], Tape]
 """A tape as a function of the level at which it is laid."""
 
 
-def plane_basis(normal: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Two unit vectors that span the plane across `normal` (3,), unit length."""
-    helper = np.eye(3)[np.argmin(np.abs(normal))]
-    first = np.cross(normal, helper)
-    first /= np.linalg.norm(first)
-    return first, np.cross(normal, first)
+def plane_basis(normal: Float64Array) -> Float64Array:
+    """(2, 3): two unit vectors that span the plane across `normal` (3,), unit length.
+
+    T. Duff et al., "Building an orthonormal basis, revisited", JCGT 6(1), 2017.
+    """
+    x, y, z = normal
+    sign = math.copysign(1.0, z)
+    a = -1.0 / (sign + z)
+    b = x * y * a
+    return np.array([[1.0 + sign * x * x * a, sign * b, -sign * x], [b, sign + y * y * a, -y]])
 
 
 def girth(points: Float64Array, normal: Float64Array, *, what: str) -> Tape:
@@ -48,10 +53,8 @@ def girth(points: Float64Array, normal: Float64Array, *, what: str) -> Tape:
     Raises:
         FitFailed: there is no section there, or it has no area.
     """
-    first, second = plane_basis(normal)
-    flat = np.stack([points @ first, points @ second], axis=1)
     try:
-        hull = ConvexHull(flat)
+        hull = ConvexHull(points @ plane_basis(normal).T)
     except (QhullError, ValueError) as error:
         raise FitFailed(f"The body cannot be measured: no section for {what}.") from error
     ring = points[np.append(hull.vertices, hull.vertices[0])]

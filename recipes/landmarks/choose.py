@@ -24,9 +24,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from worker.avatar.body.free import free_body
+from worker.avatar.measure.anatomy import ARMS, ARMS_DOWN_DEG, SkinnedBody, lower_arms
 from worker.avatar.measure.crotch import midline
 from worker.avatar.measure.landmarks import Landmarks, from_mapping, topology_digest
-from worker.avatar.measure.measurer import ARMS, ARMS_DOWN_DEG, SkinnedBody, lower_arms
 from worker.avatar.measure.sections import Surface
 from worker.avatar.types import BoolArray, Float64Array, Gender
 

@@ -145,7 +145,7 @@ def test_the_crotch_is_on_the_midline_near_its_landmark(people: Population) -> N
 def test_a_level_section_below_the_crotch_is_one_leg_and_well_above_it_both(
     people: Population,
 ) -> None:
-    surface = people.measurer._trunk
+    surface = people.measurer._anatomy.trunk
     for body, measured in crowd(people.gender)[:20]:
         crotch = measured.curves["insideLegCm"][0, 1]
         seat = people.place("gluteal_left", body)

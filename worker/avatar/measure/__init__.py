@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from worker.avatar.measure.anatomy import SkinnedBody
 from worker.avatar.measure.landmarks import LANDMARKS, Landmarks, topology_digest
-from worker.avatar.measure.measurer import Measurer, SkinnedBody
+from worker.avatar.measure.measurer import Measurer
 from worker.avatar.measure.record import MEASUREMENT_KEYS, Measurements
 
 __all__ = [

@@ -36,7 +36,7 @@ class ShapeSpace:
 
 
 def principal_components(vertices: np.ndarray, num_betas: int) -> ShapeSpace:
-    """Find the shape space of bodies (n, V, 3), n > num_betas, by the eigenvectors of their Gram matrix.
+    """Find the shape space of bodies (n, V, 3), n > num_betas, from their Gram matrix.
 
     The sign of each component is chosen so that it grows the body's bounding height, or, where it
     hardly does, so that its largest coordinate is positive: a rerun gives the same body.

@@ -11,25 +11,22 @@ from recipes.free_body.source import Source
 from worker.avatar.body.layout import JOINT_INDEX, JOINT_NAMES
 from worker.avatar.types import KEYPOINTS
 
-PATCH_VERTICES = 64
-"""Vertices that a joint is regressed from, at most."""
-
-_WIDE = {"pelvis", "spine1", "spine2", "spine3", "neck", "head", "left_hip", "right_hip"}
-_MIDDLE = {
-    f"{side}_{name}"
-    for side in ("left", "right")
-    for name in ("collar", "shoulder", "knee", "ankle", "elbow")
-}
-
-RIDGE = 3e-6
+RIDGE = 1e-6
 """m², against weights that only noise asks for."""
 
+_WIDE = {"pelvis", "spine1", "spine2", "spine3", "left_hip", "right_hip", "left_knee", "right_knee"}
+_MIDDLE = {"neck", "head"} | {
+    f"{side}_{name}"
+    for side in ("left", "right")
+    for name in ("collar", "shoulder", "elbow", "ankle")
+}
 
-def _reach(name: str) -> int:
-    """How many of the nearest vertices a joint's patch is spread over."""
+
+def _patch_size(name: str) -> tuple[int, int]:
+    """How many of the nearest vertices a joint's patch spreads over, and how many it takes."""
     if name in _WIDE:
-        return 2400
-    return 900 if name in _MIDDLE else 160
+        return 4000, 480
+    return (900, 120) if name in _MIDDLE else (160, 64)
 
 
 def _spread(points: np.ndarray, count: int) -> np.ndarray:
@@ -69,8 +66,9 @@ def joint_regressor(source: Source, bodies: Bodies) -> np.ndarray:
         if name == "jaw":
             continue
         distance = np.linalg.norm(mean_vertices - mean_joints[row], axis=1)
-        near = np.argsort(distance, kind="stable")[: _reach(name)]
-        near = near[_spread(mean_vertices[near], PATCH_VERTICES)]
+        reach, count = _patch_size(name)
+        near = np.argsort(distance, kind="stable")[:reach]
+        near = near[_spread(mean_vertices[near], count)]
         regressor[row, near] = _affine_weights(vertices[:, near], joints[:, row])
     return regressor
 

@@ -48,7 +48,7 @@ def _turn_arm(joints: np.ndarray, side: str, outward: float, turns: list[np.ndar
     turns[JOINT_INDEX[f"{side}_shoulder"]] = vertical @ _frame(upper, hinge).T
     hinged = vertical @ _frame(fore, hinge).T
     # Points out of the back of the hand: index and little finger lie on either side of it.
-    back = outward * np.cross(at("pinky1") - at("wrist"), at("index1") - at("wrist"))
+    back = outward * np.cross(at("index1") - at("wrist"), at("pinky1") - at("wrist"))
     # The palm needs a turn of the forearm, in which elbow and wrist share.
     across = hinged @ back
     twist = np.arctan2(across[2], across[1])

@@ -34,7 +34,12 @@ JOINT_NAMES: tuple[str, ...] = (
     "jaw",
     "left_eye_smplhf",
     "right_eye_smplhf",
-    *(f"{side}_{finger}{n}" for side in ("left", "right") for finger in _FINGERS for n in (1, 2, 3)),
+    *(
+        f"{side}_{finger}{n}"
+        for side in ("left", "right")
+        for finger in _FINGERS
+        for n in (1, 2, 3)
+    ),
 )
 """The 55 joints, in the order of `J_regressor` and `lbs_weights`."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from worker.avatar.types import Float32Array, Gender, Int64Array
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BodyData:
     """A body model as arrays: V vertices, F faces, 55 joints, K shape directions.
@@ -126,13 +127,13 @@ class BodyModel(nn.Module):
 
         def buffer(name: str, array: Float32Array) -> None:
             contiguous = np.ascontiguousarray(array)
-            self.register_buffer(name, torch.as_tensor(contiguous, dtype=dtype))
+            self.register_buffer(name, torch.tensor(contiguous, dtype=dtype))
 
         buffer("v_template", data.v_template)
         buffer("shapedirs", data.shapedirs[:, :, : self.num_betas])
         buffer("J_regressor", data.J_regressor)
         buffer("lbs_weights", data.lbs_weights)
-        self.register_buffer("faces", torch.as_tensor(data.faces))
+        self.register_buffer("faces", torch.tensor(data.faces))
         if data.posedirs is None:
             self.posedirs = None
         else:

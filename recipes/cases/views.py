@@ -104,7 +104,7 @@ def _pose(rig: BodyData, subject: Subject, local: Float64Array) -> Float64Array:
     weights = rig.lbs_weights
     turned = np.einsum("vj,jab->vab", weights, world)
     shift = weights @ (placed - np.einsum("jab,jb->ja", world, subject.joints))
-    return np.einsum("vab,vb->va", turned, subject.vertices) + shift
+    return np.asarray(np.einsum("vab,vb->va", turned, subject.vertices) + shift)
 
 
 def _place_camera(subject: Subject, posed: Float64Array, rng: np.random.Generator) -> Float64Array:
@@ -117,7 +117,7 @@ def _place_camera(subject: Subject, posed: Float64Array, rng: np.random.Generato
     # Rows: right, down, forward.  It looks along -z and down.
     axes = np.array([[1, 0, 0], [0, -cos, sin], [0, -sin, -cos]])
     position = np.array([0.0, posed[:, 1].min() + lens_m, distance_m])
-    return (posed - position) @ axes.T
+    return np.asarray((posed - position) @ axes.T)
 
 
 def _wander(mask: BoolArray, rng: np.random.Generator) -> BoolArray:

@@ -5,7 +5,7 @@ const CM_PER_INCH = 2.54;
 // The contract's keys in the order in which a tailor would read them.  shoulderCm repeats
 // shoulderBreadthCm and is shown only where the two differ.
 const ROWS = [
-  ["heightCm", "Height", "as you told us"],
+  ["heightCm", "Height", "as given"],
   ["chestCm", "Chest", ""],
   ["waistCm", "Waist", ""],
   ["hipCm", "Hips", ""],
@@ -13,7 +13,7 @@ const ROWS = [
   ["shoulderBreadthCm", "Shoulder width", ""],
   ["shoulderCm", "Shoulder", ""],
   ["sleeveCm", "Arm length", "right"],
-  ["lengthCm", "Torso", "shoulder to crotch"],
+  ["lengthCm", "Shoulder to crotch", ""],
   ["insideLegCm", "Inside leg", ""],
   ["bicepCm", "Upper arm", "right"],
   ["forearmCm", "Forearm", "right"],

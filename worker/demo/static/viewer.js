@@ -48,11 +48,11 @@ export class Viewer {
     const scene = new THREE.Scene();
     const pmrem = new THREE.PMREMGenerator(this.renderer);
     scene.environment = pmrem.fromScene(new RoomEnvironment(), 0.04).texture;
-    scene.environmentIntensity = 0.7;
+    scene.environmentIntensity = 0.5;
     pmrem.dispose();
-    const key = new THREE.DirectionalLight(0xfffaf4, 1.2);
+    const key = new THREE.DirectionalLight(0xfffaf4, 1.1);
     key.position.set(1.2, 3, 2.4);
-    const fill = new THREE.DirectionalLight(0xf8f8ff, 1.6); // so that the back is no dark side
+    const fill = new THREE.DirectionalLight(0xf8f8ff, 1.1); // so that the back is no dark side
     fill.position.set(-1.6, 2.4, -2.6);
     scene.add(key, fill, this.#shadow());
     return scene;

@@ -8,6 +8,7 @@ import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
 
 const FIELD_OF_VIEW_DEG = 28;
 const TURN_S = 24; // one slow turn
+const JERKY_S = 0.06; // slower frames than this make no gentle turn
 const STEP_RAD = Math.PI / 18; // one press of an arrow key
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -120,6 +121,7 @@ export class Viewer {
 
   spin(on) {
     this.spinning = on;
+    this.frameS = 0; // a mean over the last frames
     this.onSpin(on);
     this.draw();
   }
@@ -133,7 +135,11 @@ export class Viewer {
     this.pending = 0;
     const seconds = Math.min((time - (this.last ?? time)) / 1000, 0.1);
     this.last = time;
-    if (this.spinning) this.#orbit((seconds * 2 * Math.PI) / TURN_S);
+    if (this.spinning) {
+      this.#orbit((seconds * 2 * Math.PI) / TURN_S);
+      this.frameS = 0.9 * this.frameS + 0.1 * seconds;
+      if (this.frameS > JERKY_S) this.spin(false);
+    }
     this.controls.update();
     this.renderer.render(this.scene, this.camera);
     if (this.spinning && this.visible) this.draw();

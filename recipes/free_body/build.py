@@ -18,7 +18,7 @@ import numpy as np
 from recipes.free_body.display import display_mesh
 from recipes.free_body.pca import ShapeSpace, expression_components, principal_components
 from recipes.free_body.regressors import joint_errors, joint_regressor
-from recipes.free_body.report import describe, write_report
+from recipes.free_body.report import Report, describe_people, describe_space, write_report
 from recipes.free_body.sampling import Bodies, join, sample_bodies
 from recipes.free_body.source import load_source
 from worker.avatar.body.pack import PackedShape, PackedTopology, write_pack
@@ -72,14 +72,21 @@ def main() -> None:
         pack, topology, {g: PackedShape(s.v_template, s.shapedirs) for g, s in spaces.items()}
     )
     _write_card(pack, spaces)
+    middle = spaces[Gender.NEUTRAL]
+    seen_through = Bodies(
+        middle.reconstruct(middle.betas_of(unseen[Gender.NEUTRAL].vertices)),
+        unseen[Gender.NEUTRAL].joints,
+    )
     write_report(
         RECIPE_DIR / "REPORT.md",
-        [
-            *(describe(gender, spaces[gender], unseen[gender]) for gender in spaces),
-        ],
-        joint_errors(regressor, unseen[Gender.NEUTRAL]),
-        topology,
-        pack.stat().st_size,
+        Report(
+            drawn=[describe_people("women", source, women), describe_people("men", source, men)],
+            spaces=[describe_space(gender, spaces[gender], unseen[gender]) for gender in spaces],
+            joints=joint_errors(regressor, unseen[Gender.NEUTRAL]),
+            joints_of_projections=joint_errors(regressor, seen_through),
+            topology=topology,
+            pack_bytes=pack.stat().st_size,
+        ),
     )
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from recipes.free_body.pca import ShapeSpace
 from recipes.free_body.regressors import JointErrors
-from recipes.free_body.sampling import Bodies
+from recipes.free_body.sampling import Bodies, height_and_bmi
+from recipes.free_body.source import Source
 from worker.avatar.body.layout import JOINT_NAMES
 from worker.avatar.body.pack import PackedTopology
 from worker.avatar.types import Gender
@@ -33,7 +34,7 @@ class SpaceReport:
     """Smallest and largest standard deviation of the unseen bodies' betas."""
 
 
-def describe(gender: Gender, space: ShapeSpace, unseen: Bodies) -> SpaceReport:
+def describe_space(gender: Gender, space: ShapeSpace, unseen: Bodies) -> SpaceReport:
     """Project unseen bodies on a shape space."""
     betas = space.betas_of(unseen.vertices)
     errors = {}
@@ -47,48 +48,92 @@ def describe(gender: Gender, space: ShapeSpace, unseen: Bodies) -> SpaceReport:
     )
 
 
-def write_report(
-    path: Path,
-    spaces: Sequence[SpaceReport],
-    joints: JointErrors,
-    topology: PackedTopology,
-    pack_bytes: int,
-) -> None:
-    """Write the numbers of this build as Markdown, and say the worst of them."""
+@dataclass(frozen=True)
+class PeopleReport:
+    """Who was drawn: 5th, 50th and 95th percentile."""
+
+    who: str
+    count: int
+    height_m: np.ndarray
+    bmi: np.ndarray
+
+
+def describe_people(who: str, source: Source, bodies: Bodies) -> PeopleReport:
+    """Measure the bodies that a space was made from."""
+    height, bmi = height_and_bmi(source, bodies.vertices)
+    percentiles = (5, 50, 95)
+    return PeopleReport(
+        who, len(bodies), np.percentile(height, percentiles), np.percentile(bmi, percentiles)
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a build says about itself."""
+
+    drawn: Sequence[PeopleReport]
+    spaces: Sequence[SpaceReport]
+    joints: JointErrors
+    """From the unseen bodies themselves."""
+    joints_of_projections: JointErrors
+    """From the same bodies as the neutral space's betas tell them."""
+    topology: PackedTopology
+    pack_bytes: int
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the numbers of a build as Markdown, and print them."""
+    topology = report.topology
     shown = len(topology.display_vertices), len(topology.display_faces)
-    heads = " | ".join(f"{count}" for count in COUNTS)
     lines = [
         "# What the build measured",
         "",
-        "Written by `build.py`.  All figures are of bodies that the build did not learn from.",
+        "Written by `build.py`.  Errors are of bodies that the build did not learn from.",
         "",
-        f"Pack: {pack_bytes / 1e6:.1f} MB.",
+        f"Pack: {report.pack_bytes / 1e6:.1f} MB.",
         f"Body: {len(topology.lbs_weights)} vertices, {len(topology.faces)} triangles.",
         f"Shown: {shown[0]} vertices, {shown[1]} triangles.",
         "",
+        "## Bodies drawn",
+        "",
+        "who | count | height, m: 5 %, 50 %, 95 % | BMI, kg/m²: 5 %, 50 %, 95 %",
+        "---|---|---|---",
+        *(
+            f"{p.who} | {p.count} | {_three(p.height_m, 2)} | {_three(p.bmi, 1)}"
+            for p in report.drawn
+        ),
+        "",
         "## Shape",
         "",
-        f"Mean vertex error, mm, by K | {heads} | worst body | std of betas | variance explained",
+        "Mean distance of vertices in mm after projecting on the first components.",
+        "",
+        f"space | {' | '.join(map(str, COUNTS))} | worst body | std of betas | variance explained",
         "---|" * (len(COUNTS) + 3) + "---",
     ]
-    for space in spaces:
+    for space in report.spaces:
         errors = " | ".join(f"{space.error_mm[count]:.2f}" for count in COUNTS)
         lines.append(
-            f"{space.gender} ({space.unseen} bodies) | {errors} | {space.worst_mm:.2f} | "
+            f"{space.gender}, {space.unseen} bodies | {errors} | {space.worst_mm:.2f} | "
             f"{space.beta_std[0]:.2f}–{space.beta_std[1]:.2f} | {space.explained:.4f}"
         )
+    own, projected = report.joints, report.joints_of_projections
     lines += [
         "",
         "## Joints",
         "",
-        f"Over all: mean {joints.mean_mm.mean():.2f} mm, worst {joints.max_mm.max():.1f} mm.",
+        "In mm: from the vertices of 200 bodies, and from their projections on the neutral space.",
         "",
-        "joint | mean mm | max mm",
-        "---|---|---",
-        *(
-            f"{name} | {joints.mean_mm[row]:.2f} | {joints.max_mm[row]:.2f}"
-            for row, name in enumerate(JOINT_NAMES)
-        ),
+        "joint | mean | max | mean, projected | max, projected",
+        "---|---|---|---|---",
     ]
+    summary = (own.mean_mm.mean(), own.max_mm.max(), projected.mean_mm.mean())
+    lines.append(" | ".join(["all", *(f"{x:.2f}" for x in (*summary, projected.max_mm.max()))]))
+    for row, name in enumerate(JOINT_NAMES):
+        figures = (own.mean_mm, own.max_mm, projected.mean_mm, projected.max_mm)
+        lines.append(" | ".join([name, *(f"{figure[row]:.2f}" for figure in figures)]))
     path.write_text("\n".join(lines) + "\n", "utf-8")
     print("\n".join(lines))
+
+
+def _three(values: np.ndarray, digits: int) -> str:
+    return ", ".join(f"{value:.{digits}f}" for value in values)

@@ -40,6 +40,8 @@ class HalfEdgeCollapse:
         self.importance = importance
         self.quadrics = self._quadrics(faces)
         self.fixed = self._boundary()
+        self.heap: list[tuple[float, int, int, int]] = []
+        self.age = [0] * shapes.shape[1]
 
     def _quadrics(self, faces: np.ndarray) -> np.ndarray:
         """Sum, at each vertex, the area-weighted planes of its triangles: (S, V, 4, 4)."""
@@ -106,38 +108,39 @@ class HalfEdgeCollapse:
         Returns:
             Which vertices are kept (Vd,), ascending, and the triangles (Fd, 3) among them.
         """
-        heap: list[tuple[float, int, int, int]] = []
-        age = [0] * self.shapes.shape[1]
-
-        def push(vertex: int) -> None:
-            if self.fixed[vertex]:
-                return
-            around = self.neighbours(vertex)
-            options = sorted(around)
-            costs = self._costs(vertex, options)
-            for choice in np.argsort(costs, kind="stable"):
-                if self._allowed(vertex, options[choice], around):
-                    entry = (float(costs[choice]), vertex, options[choice], age[vertex])
-                    heapq.heappush(heap, entry)
-                    return
-
         for vertex in range(self.shapes.shape[1]):
-            if self.faces_of[vertex]:
-                push(vertex)
+            self._push(vertex)
         left = sum(self.alive)
-        while left > target_faces and heap:
-            _, gone, kept, stamp = heapq.heappop(heap)
-            if stamp != age[gone]:
+        while left > target_faces and self.heap:
+            _, gone, kept, stamp = heapq.heappop(self.heap)
+            if stamp != self.age[gone]:
                 continue
             around = self.neighbours(gone)
+            if not self._allowed(gone, kept, around):
+                # The surface about `kept` has changed since this entry was made.
+                self._push(gone)
+                continue
             left -= self._collapse(gone, kept)
-            age[gone] += 1
-            for vertex in around:
-                age[vertex] += 1
-                push(vertex)
+            self.age[gone] += 1
+            for vertex in around | self.neighbours(kept):
+                self.age[vertex] += 1
+                self._push(vertex)
         kept_faces = np.array([f for f, alive in zip(self.faces, self.alive, strict=True) if alive])
         index, flat = np.unique(kept_faces, return_inverse=True)
         return index, flat.reshape(-1, 3)
+
+    def _push(self, vertex: int) -> None:
+        """Queue the cheapest allowed collapse of `vertex`, if there is one."""
+        around = self.neighbours(vertex)
+        if self.fixed[vertex] or not around:
+            return
+        options = sorted(around)
+        costs = self._costs(vertex, options)
+        for choice in np.argsort(costs, kind="stable"):
+            if self._allowed(vertex, options[choice], around):
+                entry = (float(costs[choice]), vertex, options[choice], self.age[vertex])
+                heapq.heappush(self.heap, entry)
+                return
 
     def _collapse(self, gone: int, kept: int) -> int:
         shared = self.faces_of[gone] & self.faces_of[kept]

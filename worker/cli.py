@@ -16,6 +16,7 @@ from worker.errors import AvatarError, InputError, ModelError, SettingsError
 
 if TYPE_CHECKING:
     from worker.avatar.types import AvatarResult
+    from worker.doctor import Finding
 
 app = typer.Typer(
     name="avatar-worker",
@@ -121,6 +122,29 @@ def demo(
     raise typer.Exit(
         run_demo(once=once, data_dir=data_dir, port=port or None, open_browser=open_browser)
     )
+
+
+@app.command()
+def doctor() -> None:
+    """Look at everything that a job needs: models, device, environment, queue, storage, API."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from worker.avatar import checkup
+    from worker.doctor import examine, examine_services
+
+    async def ask() -> list[Finding]:
+        findings = [examine(what, check) for what, check in checkup.CHECKS.items()]
+        return findings + [finding async for finding in examine_services()]
+
+    console = Console(highlight=False)
+    findings = asyncio.run(ask())
+    for finding in findings:
+        mark = "[green]good[/]" if finding.good else "[red]bad [/]"
+        console.print(f"{mark} {finding.what}: {escape(finding.detail)}")
+        if finding.advice:
+            console.print(f"     {escape(finding.advice)}")
+    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
 
 
 @app.command(

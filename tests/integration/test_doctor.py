@@ -1,0 +1,44 @@
+"""`avatar-worker doctor` against the real servers, right and wrong."""
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+
+async def doctor(environment: dict[str, str]) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "worker", "doctor"),
+        env=os.environ | environment | {"COLUMNS": "200"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode, said.decode()
+
+
+async def test_everything_that_is_right_is_called_good(environment: dict[str, str]) -> None:
+    code, said = await doctor(environment)
+    assert code == 0, said
+    for what in ("pose models", "body", "device", "environment", "queue", "storage", "API"):
+        assert f"good {what}:" in said
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "finding"),
+    [
+        ("MINIO_SECRET_KEY", "not-the-secret", "storage"),
+        ("REDIS_URL", "redis://127.0.0.1:1", "queue"),
+        ("API_BASE_URL", "http://127.0.0.1:1", "API"),
+        ("API_BASE_URL", "http://api.example.com", "environment"),
+    ],
+)
+async def test_what_is_wrong_is_named_and_secrets_are_not(
+    environment: dict[str, str], variable: str, value: str, finding: str
+) -> None:
+    code, said = await doctor(environment | {variable: value})
+    assert code == 1, said
+    assert f"bad  {finding}:" in said
+    assert "Traceback" not in said
+    assert "not-the-secret" not in said

@@ -1,0 +1,77 @@
+"""What `avatar-worker doctor` looks at: everything that a job needs, one finding each.
+
+Checks of models and device import torch, so the command line hands them in; those here read the
+environment and ask the services that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from worker.consumer.connection import ping
+from worker.errors import AvatarError, SettingsError
+from worker.reporter.client import ApiClient, JobUnknown
+from worker.settings import Settings
+from worker.storage.bucket import Bucket
+
+PROBE = "doctor-probe"
+"""An id and a key that nothing has: an answer of "not there" is a good one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    what: str
+    good: bool
+    detail: str
+    advice: str = ""
+
+
+def examine(what: str, check: Callable[[], str]) -> Finding:
+    """Run a check that returns what it saw or raises an `AvatarError`."""
+    try:
+        return Finding(what, good=True, detail=check())
+    except AvatarError as error:
+        return Finding(what, good=False, detail=str(error), advice=error.advice)
+
+
+async def examine_services() -> AsyncIterator[Finding]:
+    """Read the environment, then ask Redis, MinIO and the API."""
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        yield Finding("environment", good=False, detail=error.message, advice=error.advice)
+        return
+    limits = " ".join(settings.limitations())
+    yield Finding("environment", good=True, detail=limits or "every variable is good")
+    yield await _ask("queue", lambda: ping(settings.queue), "Redis answers")
+    yield await _ask("storage", lambda: _ask_storage(settings), "MinIO answers; photos can be read")
+    yield await _ask("API", lambda: _ask_api(settings), "the API answers")
+
+
+async def _ask(what: str, question: Callable[[], Awaitable[None]], good: str) -> Finding:
+    try:
+        await question()
+    except AvatarError as error:
+        return Finding(what, good=False, detail=str(error), advice=error.advice)
+    return Finding(what, good=True, detail=good)
+
+
+async def _ask_storage(settings: Settings) -> None:
+    bucket = Bucket(settings.storage)
+    try:
+        await bucket.stat(f"uploads/{PROBE}")
+    finally:
+        bucket.close()
+
+
+async def _ask_api(settings: Settings) -> None:
+    client = ApiClient(settings.api)
+    try:
+        with suppress(JobUnknown):
+            await client.get(PROBE)
+    finally:
+        await client.aclose()

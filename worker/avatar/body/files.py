@@ -47,7 +47,7 @@ _VERTEX_OF_KEYPOINT = {
 def export_smplx(out_dir: Path) -> list[Path]:
     """Write the free body for readers of SMPL-X files, e.g. `smplx.create(out_dir, "smplx")`.
 
-    Writes ``out_dir/smplx/SMPLX_{NEUTRAL,FEMALE,MALE}.npz`` (about 8 MB each) and the body's card
+    Writes ``out_dir/smplx/SMPLX_{NEUTRAL,FEMALE,MALE}.npz`` (5.5 MB each) and the body's card
     with its licence, CC0, beside them.
 
     Returns:

@@ -1,8 +1,8 @@
-"""The packed form in which the free body ships: one .npz for all three genders, about 10 MB.
+"""The packed form in which the free body ships: one .npz for all three genders, about 7 MB.
 
 Shape directions are whole numbers of `STEP_M`, low and high bytes apart, which deflate shrinks
 well; regressors are sparse; topology, weights and regressors are shared by the genders.  With
-betas of ±3 and 50 components the rounding moves a vertex by some hundredths of a millimetre.
+betas of ±3 and 50 components the rounding moves a vertex by less than a tenth of a millimetre.
 """
 
 from __future__ import annotations

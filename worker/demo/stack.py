@@ -29,6 +29,7 @@ from typing import Any, Self
 import redis
 from minio import Minio, MinioAdmin
 from minio.credentials.providers import StaticProvider
+from minio.error import S3Error
 
 from worker.demo.servers import Server, free_port
 from worker.errors import DependencyError, QueueUnavailable, StorageUnavailable, ToolMissing
@@ -107,6 +108,7 @@ class EmbeddedStack:
         self.keeps_data = data_dir is not None
         self._given_dir = data_dir
         self._dir: Path | None = None
+        self._users_are_made = False
 
     # -- what clients need ------------------------------------------------------------------
     @property
@@ -297,9 +299,22 @@ class EmbeddedStack:
         connection = http.client.HTTPConnection(HOST, self.s3_port, timeout=1)
         try:
             connection.request("GET", "/minio/health/live")
-            return connection.getresponse().status == http.client.OK
+            alive = connection.getresponse().status == http.client.OK
         finally:
             connection.close()
+        # A restarted gateway is alive before it has read its users again.
+        return alive and (not self._users_are_made or all(map(self._is_known, self._users)))
+
+    @property
+    def _users(self) -> tuple[Credentials, Credentials]:
+        return (self.worker, self.api)
+
+    def _is_known(self, user: Credentials) -> bool:
+        try:
+            self.minio(user).stat_object(bucket_name=self.bucket, object_name="uploads/none")
+        except S3Error as error:
+            return error.code == "NoSuchKey"
+        return True
 
     def _set_up_storage(self) -> None:
         client = self.minio(self.root)
@@ -317,6 +332,7 @@ class EmbeddedStack:
             admin.user_add(user.access_key, user.secret_key)
             admin.policy_add(user.access_key, policy=policy)
             admin.policy_set(user.access_key, user=user.access_key)
+        self._users_are_made = True
 
 
 def _policy(bucket: str, *, read: tuple[str, ...], write: tuple[str, ...]) -> dict[str, Any]:

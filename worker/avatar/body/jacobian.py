@@ -1,0 +1,329 @@
+"""Where points of the skinned body are, and how they move with shape and pose: in closed form.
+
+Linear blend skinning puts vertex i at ``p_i = Σ_j w_ij (G_j (v_i − J_j) + T_j)``, with the shaped
+vertex v and joint J linear in betas, G_j the global rotation of joint j, and T_j its place.  Then
+
+* by betas: ``Σ_j w_ij (G_j (∂v_i − ∂J_j) + ∂T_j)``, where ∂T_j sums ``G_parent(k) (∂J_k −
+  ∂J_parent(k))`` along the chain of j;
+* by a turn ω of joint a and of all that hangs on it, about axes of the world: ``ω × Q_a``, where
+  ``Q_a = Σ_{j below a} w_ij (p_ij − T_a)`` and p_ij is where joint j alone would carry the vertex;
+* by translation: the identity.
+
+Fingers, jaw and eyes are stiff here: their weights go to the joint that carries them, which
+leaves the first 22 joints of SMPL-X.  Pose correctives (the operator's SMPL-X has them, the free
+body has not) enter as offsets whose own derivative by pose, a few millimetres a radian, is left
+out.  Tests hold these formulas against autograd.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worker.avatar.body.model import BodyData
+
+BODY_JOINTS = 22
+"""Joints that a body without fingers and face keeps: SMPL-X 0 … 21, pelvis to wrists."""
+
+
+@dataclass(frozen=True, slots=True)
+class PosedSkeleton:
+    """A body's joints in B poses, and their derivatives by betas."""
+
+    betas: Tensor
+    """(K,) shared by all poses."""
+    rotations: Tensor
+    """(B, 22, 3, 3) global rotations."""
+    rest_joints: Tensor
+    """(22, 3) of the shaped body."""
+    joints: Tensor
+    """(B, 22, 3) as posed."""
+    joints_by_betas: Tensor
+    """(B, 22, 3, K)."""
+    offsets: Tensor | None
+    """(B, V, 3) pose correctives of the vertices at rest, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointJacobian:
+    """Points of the body and their derivatives; by translation it is the identity."""
+
+    points: Tensor
+    """(B, M, 3)."""
+    by_betas: Tensor
+    """(B, M, 3, K)."""
+    by_turns: Tensor
+    """(B, M, 3, A, 3): by a turn about each world axis of each of A joints."""
+
+
+class ArticulatedShape(torch.nn.Module):
+    """The fitted part of a body: K betas and 22 joints.
+
+    Args:
+        data: the body in the SMPL-X layout.
+        num_betas: K, at most as many as `data.shapedirs` has.
+        dtype: of all tensors; the solver wants float64.
+    """
+
+    def __init__(self, data: BodyData, num_betas: int, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        parents = [int(parent) for parent in data.parents[:BODY_JOINTS]]
+        self.parents: tuple[int, ...] = (-1, *parents[1:])
+        shapedirs = np.asarray(data.shapedirs[:, :, :num_betas], dtype=np.float64)
+        template = np.asarray(data.v_template, dtype=np.float64)
+        regressor = np.asarray(data.J_regressor[:BODY_JOINTS], dtype=np.float64)
+
+        def register(name: str, array: np.ndarray) -> None:
+            self.register_buffer(name, torch.tensor(array, dtype=dtype), persistent=False)
+
+        register("template", template)
+        register("shapedirs", shapedirs)
+        register("weights", _stiff_weights(np.asarray(data.lbs_weights), np.asarray(data.parents)))
+        register("joint_template", regressor @ template)
+        register("joint_shapedirs", np.einsum("jv,vck->jck", regressor, shapedirs))
+        register("carries", _carries(self.parents))
+        register("keypoint_regressor", np.asarray(data.keypoint_regressor, dtype=np.float64))
+        self.register_buffer("faces", torch.tensor(data.faces), persistent=False)
+
+    # Declared for the type checker: `register_buffer` sets them.
+    template: Tensor
+    """(V, 3)."""
+    shapedirs: Tensor
+    """(V, 3, K)."""
+    weights: Tensor
+    """(V, 22)."""
+    joint_template: Tensor
+    """(22, 3)."""
+    joint_shapedirs: Tensor
+    """(22, 3, K)."""
+    carries: Tensor
+    """(22, 22): 1 where the row's joint carries the column's, itself included."""
+    keypoint_regressor: Tensor
+    """(23, V)."""
+    faces: Tensor
+    """(F, 3) int64."""
+
+    @property
+    def num_betas(self) -> int:
+        """K."""
+        return int(self.shapedirs.shape[2])
+
+    def shaped(self, betas: Tensor) -> Tensor:
+        """(V, 3) vertices at rest of the betas (K,)."""
+        return self.template + (self.shapedirs.flatten(0, 1) @ betas).view(-1, 3)
+
+    def global_rotations(self, local: Tensor) -> Tensor:
+        """Chain local rotations (B, 22, 3, 3) into global ones of the same shape."""
+        chain = [local[:, 0]]
+        for joint in range(1, BODY_JOINTS):
+            chain.append(chain[self.parents[joint]] @ local[:, joint])
+        return torch.stack(chain, dim=1)
+
+    def parent_rotations(self, rotations: Tensor) -> Tensor:
+        """(B, 22, 3, 3) global rotation of each joint's parent; the identity for the root's."""
+        parents = list(self.parents)
+        above = rotations[:, [max(parent, 0) for parent in parents]].clone()
+        above[:, 0] = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
+        return above
+
+    def posed(
+        self, betas: Tensor, rotations: Tensor, transl: Tensor, offsets: Tensor | None = None
+    ) -> PosedSkeleton:
+        """Place the joints.
+
+        Args:
+            betas: (K,).
+            rotations: (B, 22, 3, 3) global.
+            transl: (B, 3) as in SMPL-X: the pelvis lies at its rest place plus this.
+            offsets: (B, V, 3) pose correctives to add to the vertices at rest.
+        """
+        rest = self.joint_template + self.joint_shapedirs @ betas
+        above = [max(parent, 0) for parent in self.parents]
+        bones, bones_by_betas = (
+            rest - rest[above],
+            self.joint_shapedirs - (self.joint_shapedirs[above]),
+        )
+        carriers = self.parent_rotations(rotations)
+        steps = torch.einsum("bjac,jc->bja", carriers, bones)
+        steps[:, 0] = rest[0] + transl
+        steps_by_betas = torch.einsum("bjac,jck->bjak", carriers, bones_by_betas)
+        steps_by_betas[:, 0] = self.joint_shapedirs[0]
+        return PosedSkeleton(
+            betas=betas,
+            rotations=rotations,
+            rest_joints=rest,
+            joints=torch.einsum("kj,bka->bja", self.carries, steps),
+            joints_by_betas=torch.einsum("kj,bkan->bjan", self.carries, steps_by_betas),
+            offsets=offsets,
+        )
+
+    def vertices(self, posed: PosedSkeleton) -> Tensor:
+        """(B, V, 3) all vertices of the posed body."""
+        rest = self.shaped(posed.betas).expand(posed.rotations.shape[0], -1, -1)
+        if posed.offsets is not None:
+            rest = rest + posed.offsets
+        return _skin(self.weights, rest, posed)
+
+
+class SkinnedPoints(ABC):
+    """M points of the body, each a fixed mixture of its vertices."""
+
+    def __init__(self, shape: ArticulatedShape, weights: Tensor) -> None:
+        self._shape = shape
+        self._weights = weights
+        """(B or 1, M, 22): how much of each point each joint carries."""
+
+    @abstractmethod
+    def points(self, posed: PosedSkeleton) -> Tensor:
+        """(B, M, 3) where the points are."""
+
+    @abstractmethod
+    def _carried(self, posed: PosedSkeleton) -> Tensor:
+        """(B, M, 22, 3): the share of each point that each joint carries; they sum to it."""
+
+    @abstractmethod
+    def _turned_shapedirs(self, rotations: Tensor) -> Tensor:
+        """(B, M, 3, K): derivative by betas with the joints held where they are."""
+
+    def jacobian(self, posed: PosedSkeleton, turned: Tensor) -> PointJacobian:
+        """Where the points are and how they move.
+
+        Args:
+            posed: the joints.
+            turned: (A,) int64 joints whose turns are asked for.
+        """
+        carried = self._carried(posed)
+        weights = self._weights.expand(carried.shape[0], -1, -1)
+        joint_part = posed.joints_by_betas - torch.einsum(
+            "bjac,jck->bjak", posed.rotations, self._shape.joint_shapedirs
+        )
+        by_joints = (weights @ joint_part.flatten(2)).view(
+            *weights.shape[:2], 3, self._shape.num_betas
+        )
+
+        carries = self._shape.carries[turned]
+        below = (weights @ carries.mT).unsqueeze(-1) * posed.joints[:, None, turned]
+        lever = torch.einsum("aj,bmjc->bmac", carries, carried) - below
+        x, y, z = lever.unbind(-1)
+        zero = torch.zeros_like(x)
+        # Column d is e_d × lever.
+        cross = torch.stack((zero, z, -y, -z, zero, x, y, -x, zero), dim=-1)
+        cross = cross.view(*x.shape, 3, 3)
+        return PointJacobian(
+            points=carried.sum(dim=2),
+            by_betas=self._turned_shapedirs(posed.rotations) + by_joints,
+            by_turns=cross.permute(0, 1, 3, 2, 4),
+        )
+
+
+class VertexMixtures(SkinnedPoints):
+    """Points of few vertices each, such as middles of edges.
+
+    Args:
+        shape: the body.
+        vertex_index: (B, M, n) int64 the vertices of each point, for each of B poses.
+        coefficients: (B, M, n) their shares, which sum to 1.
+    """
+
+    def __init__(self, shape: ArticulatedShape, vertex_index: Tensor, coefficients: Tensor) -> None:
+        self._mixed = tuple(vertex_index.shape[1:])
+        self._index = vertex_index.flatten(1)
+        self._rest = shape.template[self._index]
+        self._rest_by_betas = shape.shapedirs[self._index]
+        # (B, M*n, 22): skinning weight times share, so that sums over n are the mixture.
+        self._shares = shape.weights[self._index] * coefficients.flatten(1).unsqueeze(-1)
+        super().__init__(shape, self._mix(self._shares))
+
+    def points(self, posed: PosedSkeleton) -> Tensor:
+        """(B, M, 3) where the points are."""
+        return self._mix(_skin(self._shares, self._at_rest(posed), posed))
+
+    def _carried(self, posed: PosedSkeleton) -> Tensor:
+        turned = torch.einsum("bjac,buc->buja", posed.rotations, self._at_rest(posed))
+        return self._mix(self._shares.unsqueeze(-1) * (turned + _origins(posed).unsqueeze(1)))
+
+    def _turned_shapedirs(self, rotations: Tensor) -> Tensor:
+        blended = (self._shares @ rotations.flatten(2)).view(*self._shares.shape[:2], 3, 3)
+        return self._mix(blended @ self._rest_by_betas)
+
+    def _at_rest(self, posed: PosedSkeleton) -> Tensor:
+        rest = self._rest + self._rest_by_betas @ posed.betas
+        if posed.offsets is None:
+            return rest
+        return rest + posed.offsets.gather(1, self._index.unsqueeze(-1).expand(-1, -1, 3))
+
+    def _mix(self, per_vertex: Tensor) -> Tensor:
+        """Sum (B, M*n, …) into (B, M, …)."""
+        batch, rest = per_vertex.shape[0], per_vertex.shape[2:]
+        return per_vertex.view(batch, *self._mixed, *rest).sum(dim=2)
+
+
+class RegressedPoints(SkinnedPoints):
+    """Points that mix many vertices, such as keypoints: the mixture is taken once, by joint.
+
+    Pose correctives are left out: they move the skin of a bent joint, hardly its middle.
+
+    Args:
+        shape: the body.
+        regressor: (M, V), rows sum to 1.
+    """
+
+    def __init__(self, shape: ArticulatedShape, regressor: Tensor) -> None:
+        super().__init__(shape, (regressor @ shape.weights).unsqueeze(0))
+        self._rest = torch.einsum("mv,vj,vc->mjc", regressor, shape.weights, shape.template)
+        by_point = []
+        for row in regressor:
+            used = row.nonzero().squeeze(1)
+            shares = row[used].unsqueeze(1) * shape.weights[used]
+            by_point.append(torch.einsum("vj,vck->jck", shares, shape.shapedirs[used]))
+        self._rest_by_betas = torch.stack(by_point)
+
+    def points(self, posed: PosedSkeleton) -> Tensor:
+        """(B, M, 3) where the points are."""
+        return self._carried(posed).sum(dim=2)
+
+    def _carried(self, posed: PosedSkeleton) -> Tensor:
+        rest = self._rest + self._rest_by_betas @ posed.betas
+        turned = torch.einsum("bjac,mjc->bmja", posed.rotations, rest)
+        return turned + self._weights.unsqueeze(-1) * _origins(posed).unsqueeze(1)
+
+    def _turned_shapedirs(self, rotations: Tensor) -> Tensor:
+        return torch.einsum("bjac,mjck->bmak", rotations, self._rest_by_betas)
+
+
+def _origins(posed: PosedSkeleton) -> Tensor:
+    """(B, 22, 3) where each joint would carry the origin of the body at rest."""
+    return posed.joints - torch.einsum("bjac,jc->bja", posed.rotations, posed.rest_joints)
+
+
+def _skin(weights: Tensor, rest: Tensor, posed: PosedSkeleton) -> Tensor:
+    """(B, U, 3) linear blend skinning of `rest` (B, U, 3) by `weights` (U, 22) or (B, U, 22)."""
+    blended = weights @ posed.rotations.flatten(2)
+    blended = blended.view(*blended.shape[:-1], 3, 3)
+    return (blended @ rest.unsqueeze(-1)).squeeze(-1) + weights @ _origins(posed)
+
+
+def _stiff_weights(lbs_weights: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """(V, 22) weights with those of fingers, jaw and eyes given to the joint that carries them."""
+    weights = np.asarray(lbs_weights, dtype=np.float64)
+    stiff = weights[:, :BODY_JOINTS].copy()
+    for joint in range(BODY_JOINTS, weights.shape[1]):
+        carrier = joint
+        while carrier >= BODY_JOINTS:
+            carrier = int(parents[carrier])
+        stiff[:, carrier] += weights[:, joint]
+    return stiff
+
+
+def _carries(parents: tuple[int, ...]) -> np.ndarray:
+    table = np.zeros((BODY_JOINTS, BODY_JOINTS))
+    for joint in range(BODY_JOINTS):
+        carrier = joint
+        while carrier >= 0:
+            table[carrier, joint] = 1.0
+            carrier = parents[carrier]
+    return table

@@ -1,0 +1,147 @@
+"""The outline of the posed body, and which of its points belong to which of the photo's.
+
+A body's outline runs along edges between a face that looks at the camera and one that looks
+away.  Such edges also lie inside the silhouette, where an arm crosses the trunk; those are
+told apart by looking whether the pixel just outside the edge is covered by the body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from worker.avatar.fit.evidence import Contour, features
+from worker.avatar.raster import coverage
+from worker.avatar.types import Float64Array, Int64Array
+
+SAMPLES_A_WAY = 350
+"""Points matched from the body to the photo, and as many from the photo to the body."""
+_RASTER_SCALE = 0.4
+"""Pixels of the coverage test in a working pixel."""
+_PROBE_PX = 4.0
+"""How far outside an edge coverage is looked up, working pixels: over one pixel of the raster."""
+_SAME_DIRECTION = 0.6
+"""Cosine below which two outline points cannot be the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Points on the body's outer edges in one view."""
+
+    edges: Int64Array
+    """(E, 2) vertices whose middle each point is."""
+    points: Float64Array
+    """(E, 2) working pixels."""
+    normals: Float64Array
+    """(E, 2) outwards."""
+    length: Float64Array
+    """(E,) of the edge on the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Pairs of the body's edges and places on the photo's outline, one view."""
+
+    edges: Int64Array
+    """(M, 2) vertices."""
+    points: Float64Array
+    """(M, 2) where their middle should be."""
+    normals: Float64Array
+    """(M, 2) outward normals of the photo's outline there: distance counts along these."""
+
+
+class OutlineFinder:
+    """Finds the outline of one mesh; holds its edges.
+
+    Args:
+        faces: (F, 3) int64 of a mesh whose faces wind counter-clockwise seen from outside.
+    """
+
+    def __init__(self, faces: Tensor) -> None:
+        self._faces = faces
+        self._edges, self._edge_faces = _shared_edges(faces)
+
+    def find(self, uv: Tensor) -> Outline:
+        """Trace the outline of vertices that lie at `uv` (V, 2), working pixels."""
+        corners = uv[self._faces]
+        first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+        # Rows grow downwards, so a face that looks at the camera winds the other way.
+        facing = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0] < 0
+        turns = facing[self._edge_faces[:, 0]] != facing[self._edge_faces[:, 1]]
+        edges, edge_faces = self._edges[turns], self._edge_faces[turns]
+        start, end = uv[edges[:, 0]], uv[edges[:, 1]]
+        middle, along = 0.5 * (start + end), end - start
+        length = along.norm(dim=1)
+        normal = torch.stack((along[:, 1], -along[:, 0]), dim=1) / length.clamp(min=1e-9)[:, None]
+        front = torch.where(facing[edge_faces[:, 0]], edge_faces[:, 0], edge_faces[:, 1])
+        outward = ((middle - corners[front].mean(dim=1)) * normal).sum(dim=1, keepdim=True)
+        normal = torch.where(outward < 0, -normal, normal)
+        outer = ~self._covered(uv, facing, middle + _PROBE_PX * normal) & (length > 1e-6)
+        return Outline(
+            edges=edges[outer].cpu().numpy(),
+            points=middle[outer].cpu().numpy(),
+            normals=normal[outer].cpu().numpy(),
+            length=length[outer].cpu().numpy(),
+        )
+
+    def _covered(self, uv: Tensor, facing: Tensor, probes: Tensor) -> Tensor:
+        """(E,) whether the body covers the probed working pixels."""
+        low = torch.minimum(uv.amin(dim=0), probes.amin(dim=0))
+        high = torch.maximum(uv.amax(dim=0), probes.amax(dim=0))
+        # A wild step must not ask for a raster of gigabytes.
+        width, height = (
+            ((high - low) * _RASTER_SCALE).clamp(max=4096).to(torch.int64) + 1
+        ).tolist()
+        raster_uv = ((uv - low) * _RASTER_SCALE).to(torch.float32)
+        covered = coverage(raster_uv, self._faces[facing], height, width)
+        at = ((probes - low) * _RASTER_SCALE).to(torch.int64)
+        return covered[at[:, 1].clamp(0, height - 1), at[:, 0].clamp(0, width - 1)]
+
+
+def match(outline: Outline, contour: Contour, radius_px: float) -> Matches:
+    """Pair the body's outline with the photo's, both ways.
+
+    Args:
+        outline: of the body as it stands now.
+        contour: of the photo.
+        radius_px: pairs farther apart are dropped; shrinks as the fit closes in.
+    """
+    if len(outline.edges) == 0:
+        return Matches(np.zeros((0, 2), np.int64), np.zeros((0, 2)), np.zeros((0, 2)))
+    own = features(outline.points, outline.normals)
+    from_body = _evenly(outline.length, SAMPLES_A_WAY)
+    _, there = contour.tree.query(own[from_body])
+    from_photo = _evenly(np.ones(len(contour.points)), SAMPLES_A_WAY)
+    _, here = cKDTree(own).query(features(contour.points[from_photo], contour.normals[from_photo]))
+    body = np.concatenate((from_body, np.asarray(here)))
+    photo = np.concatenate((np.asarray(there), from_photo))
+    apart = np.linalg.norm(outline.points[body] - contour.points[photo], axis=1)
+    agree = (outline.normals[body] * contour.normals[photo]).sum(axis=1)
+    kept = (apart < radius_px) & (agree > _SAME_DIRECTION)
+    body, photo = body[kept], photo[kept]
+    return Matches(outline.edges[body], contour.points[photo], contour.normals[photo])
+
+
+def _evenly(length: Float64Array, count: int) -> Int64Array:
+    """Pick at most `count` indices so that equal lengths are picked equally often."""
+    if len(length) <= count:
+        return np.arange(len(length), dtype=np.int64)
+    along = np.cumsum(length)
+    at = (np.arange(count) + 0.5) * (along[-1] / count)
+    return np.unique(np.searchsorted(along, at)).astype(np.int64)
+
+
+def _shared_edges(faces: Tensor) -> tuple[Tensor, Tensor]:
+    """Edges (E, 2) that two faces share, and those faces (E, 2)."""
+    ends = torch.cat((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]])).sort(dim=1).values
+    owner = torch.arange(len(faces), device=faces.device).repeat(3)
+    key = ends[:, 0] * (int(faces.max()) + 1) + ends[:, 1]
+    key, order = torch.sort(key, stable=True)
+    ends, owner = ends[order], owner[order]
+    same = key[1:] == key[:-1]
+    first = torch.nonzero(same).squeeze(1)
+    return ends[first], torch.stack((owner[first], owner[first + 1]), dim=1)

@@ -1,0 +1,155 @@
+"""What is known before looking: how people stand, and how far each source can be believed.
+
+The joints, their spreads and the sizes of the noise were measured with the prototype that
+facts/fitting.md describes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from worker.avatar.body.jacobian import BODY_JOINTS
+from worker.avatar.fit import rotation
+from worker.avatar.types import KEYPOINTS
+
+ROOT_SPREAD_DEG: tuple[float, float, float] = (12.0, 60.0, 8.0)
+"""Lean towards the camera (its own tilt included), the way the person faces, lean to a side."""
+
+POSE_SPREAD_DEG: dict[int, float] = {
+    0: 60.0,  # pelvis: see ROOT_SPREAD_DEG
+    1: 25.0,  # left hip
+    2: 25.0,  # right hip
+    3: 20.0,  # spine1
+    4: 20.0,  # left knee
+    5: 20.0,  # right knee
+    6: 8.0,  # spine2
+    7: 15.0,  # left ankle
+    8: 15.0,  # right ankle
+    9: 8.0,  # spine3
+    12: 12.0,  # neck
+    13: 8.0,  # left collar
+    14: 8.0,  # right collar
+    15: 15.0,  # head
+    16: 40.0,  # left shoulder
+    17: 40.0,  # right shoulder
+    18: 30.0,  # left elbow
+    19: 30.0,  # right elbow
+}
+"""The joints that are fitted, and the standard deviation of their rotation from standing."""
+
+FITTED_JOINTS: tuple[int, ...] = tuple(POSE_SPREAD_DEG)
+
+TRUNK_JOINTS: tuple[int, ...] = (0, 3, 6, 9, 13, 14)
+"""Pelvis, spine and collars: where cloth hides the body most."""
+
+ARMS_DOWN_DEG = 50.0
+"""How far the arms of someone who stands for a photo hang below the T-pose's."""
+
+PERSON_HEIGHT_PX = 820.0
+"""Every view is scaled so that the person is this high: sizes in pixels below refer to it."""
+
+KEYPOINT_SIGMA_PX = 4.0
+"""Noise of a keypoint that means exactly what the body's own keypoint means."""
+
+BLAZEPOSE_SIGMA_FACTOR: dict[str, float] = {
+    # BlazePose marks the eye's and ear's middle on the image, the body has a vertex there.
+    "nose": 2.0,
+    "left_eye": 2.0,
+    "right_eye": 2.0,
+    "left_ear": 2.5,
+    "right_ear": 2.5,
+    # Its shoulder lies at the outside of the joint, its hip nearer to the pelvis' bony side.
+    "left_shoulder": 2.0,
+    "right_shoulder": 2.0,
+    "left_hip": 3.5,
+    "right_hip": 3.5,
+    "left_elbow": 1.5,
+    "right_elbow": 1.5,
+    "left_wrist": 1.5,
+    "right_wrist": 1.5,
+    "left_knee": 1.5,
+    "right_knee": 1.5,
+    "left_ankle": 1.5,
+    "right_ankle": 1.5,
+    "left_big_toe": 2.0,
+    "right_big_toe": 2.0,
+    "left_heel": 2.0,
+    "right_heel": 2.0,
+    # It has one toe mark a foot, near the big one.
+    "left_small_toe": 4.0,
+    "right_small_toe": 4.0,
+}
+"""How much worse a BlazePose landmark is than that, by its other definition and its noise."""
+
+CONTOUR_SIGMA_PX = 2.5
+"""Noise of the outline, across it."""
+
+CONTOUR_INDEPENDENT_POINTS = 160.0
+"""Outline noise is correlated along it: however many points are sampled, they count as these."""
+
+CLOTHED_INDEPENDENT_POINTS = 40.0
+"""The same in a photograph: cloth stands off the body along whole limbs at a time."""
+
+TORSO_ERODE_AT_PX = 3200.0
+"""Height of the person for which SILHOUETTE_TORSO_ERODE_PX is meant: a 12-megapixel phone's."""
+
+KEYPOINT_OUTLIER_SIGMAS = 4.0
+"""Scale of the Geman-McClure loss of keypoints."""
+
+CONTOUR_OUTLIER_SIGMAS = 3.0
+"""Scale of the Geman-McClure loss of the outline."""
+
+HEIGHT_SIGMA_M = 0.006
+"""How well people know their height, with the change over a day."""
+
+WEIGHT_SIGMA_KG = 2.0
+"""Scales, clothes and breakfast, and the spread of density between people."""
+
+BODY_DENSITY_KG_M3 = 985.0
+"""Mass over the volume of the closed skin surface, lungs included; the figure that SHAPY (Choutas
+et al., CVPR 2022, `body_measurements.py`) uses for SMPL-X bodies."""
+
+KNOWN_FOCAL_SIGMA = 0.003
+"""Spread of the logarithm of a focal length that the photo states."""
+
+ASSUMED_FOCAL_SIGMA = 0.15
+"""The same of an assumed one: 24 to 32 mm equivalents of phones' main cameras."""
+
+
+def standing_pose(*, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Local rotations (22, 3, 3) of someone standing for a photo, arms away from the body."""
+    pose = torch.eye(3, dtype=dtype, device=device).repeat(BODY_JOINTS, 1, 1)
+    pose[16] = rotation.about(2, -ARMS_DOWN_DEG, like=pose)
+    pose[17] = rotation.about(2, ARMS_DOWN_DEG, like=pose)
+    return pose
+
+
+def pose_sigma(*, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Standard deviation (A, 3) of each of `FITTED_JOINTS` about its axes, radians."""
+    radians = [[math.radians(degrees)] * 3 for degrees in POSE_SPREAD_DEG.values()]
+    radians[0] = [math.radians(degrees) for degrees in ROOT_SPREAD_DEG]
+    return torch.tensor(radians, dtype=dtype, device=device)
+
+
+def is_photograph(source: str) -> bool:
+    """Whether an observation was seen in a photo, by an observer with definitions of its own.
+
+    Args:
+        source: `Observation.source`; anything but BlazePose is taken to mean the body's own
+            keypoints and an outline without cloth, as synthetic cases have them.
+    """
+    return "blazepose" in source.lower()
+
+
+def keypoint_sigma_px(source: str) -> list[float]:
+    """Standard deviation of each keypoint of an observer, at `PERSON_HEIGHT_PX`.
+
+    Args:
+        source: `Observation.source`.
+    """
+    if not is_photograph(source):
+        return [KEYPOINT_SIGMA_PX] * len(KEYPOINTS)
+    return [KEYPOINT_SIGMA_PX * BLAZEPOSE_SIGMA_FACTOR[name] for name in KEYPOINTS]

@@ -1,0 +1,246 @@
+"""What the solver makes small: distances in standard deviations, with their derivatives.
+
+Image distances go through the Geman-McClure loss ``c² r² / (c² + r²)`` (Geman and McClure,
+"Statistical methods for tomographic image reconstruction", 1987), so that a wrong keypoint or a
+bag in the outline pulls no harder than c standard deviations do, and in the end not at all.
+
+Cloth lies on a body, never inside it: on the trunk the outline of a photo is taken that much
+inside of where it was seen (SILHOUETTE_TORSO_ERODE_PX).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worker.avatar.body.jacobian import (
+    ArticulatedShape,
+    PointJacobian,
+    PosedSkeleton,
+    SkinnedPoints,
+    VertexMixtures,
+)
+from worker.avatar.fit import priors, rotation
+from worker.avatar.fit.camera import project
+from worker.avatar.fit.evidence import Evidence
+from worker.avatar.fit.outline import Matches
+from worker.avatar.fit.state import TURNS, VIEW_UNKNOWNS, FitState
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRows:
+    """Residuals of each view, R of them, linearised."""
+
+    residual: Tensor
+    """(B, R) in standard deviations, times the root of the robust weight."""
+    by_betas: Tensor
+    """(B, R, K)."""
+    by_view: Tensor
+    """(B, R, VIEW_UNKNOWNS)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeRows:
+    """Residuals that speak of the shape alone."""
+
+    residual: Tensor
+    """(R,) in standard deviations."""
+    by_betas: Tensor
+    """(R, K)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTargets:
+    """Where points of the body should appear in each of B views."""
+
+    points: SkinnedPoints
+    target: Tensor
+    """(B, M, 2) working pixels."""
+    normal: Tensor | None
+    """(B, M, 2): distance counts along it; None: in both directions."""
+    weight: Tensor
+    """(B, M) one over the standard deviation; 0 for padding and what was not seen."""
+    outlier: float
+    """Scale c of the robust loss, standard deviations."""
+
+    def loss(self, state: FitState, posed: PosedSkeleton, centre: Tensor) -> Tensor:
+        """Robust sum of squares, a scalar."""
+        uv = project(self.points.points(posed), state.log_focal, centre).uv
+        residual = self._residual(uv)
+        square = (residual * residual).sum(dim=-1)
+        scale_sq = self.outlier**2
+        return (scale_sq * square / (scale_sq + square)).sum()
+
+    def rows(
+        self, state: FitState, posed: PosedSkeleton, centre: Tensor, turned: Tensor
+    ) -> ViewRows:
+        """Linearise, with the weights of iteratively reweighted least squares."""
+        moving = self.points.jacobian(posed, turned)
+        seen = project(moving.points, state.log_focal, centre)
+        residual = self._residual(seen.uv)
+        square = (residual * residual).sum(dim=-1, keepdim=True)
+        robust = 1.0 / (1.0 + square / self.outlier**2)
+        by_point, by_focal = seen.by_point, seen.by_log_focal
+        if self.normal is not None:
+            by_point = self.normal.unsqueeze(-2) @ by_point
+            by_focal = (self.normal * by_focal).sum(dim=-1, keepdim=True)
+        by_view = _by_view(moving, by_point, by_focal)
+        factor = (self.weight.unsqueeze(-1) * robust).unsqueeze(-1)
+        return ViewRows(
+            residual=(residual * robust).flatten(1),
+            by_betas=(factor * (by_point @ moving.by_betas)).flatten(1, 2),
+            by_view=(factor * by_view).flatten(1, 2),
+        )
+
+    def _residual(self, uv: Tensor) -> Tensor:
+        """(B, M, 2), or (B, M, 1) along the normal."""
+        apart = uv - self.target
+        if self.normal is not None:
+            apart = (apart * self.normal).sum(dim=-1, keepdim=True)
+        return apart * self.weight.unsqueeze(-1)
+
+
+def _by_view(moving: PointJacobian, by_point: Tensor, by_focal: Tensor) -> Tensor:
+    """(B, M, n, VIEW_UNKNOWNS) derivative of n image residuals of each point."""
+    turns = by_point @ moving.by_turns.flatten(3)
+    return torch.cat((turns, by_point, by_focal.unsqueeze(-1)), dim=-1)
+
+
+def keypoint_targets(
+    keypoints: SkinnedPoints, views: Sequence[Evidence], like: Tensor
+) -> ImageTargets:
+    """The body's 23 keypoints belong where the photo's were seen."""
+    target = torch.stack([like.new_tensor(view.keypoints) for view in views])
+    weight = torch.stack([like.new_tensor(view.keypoint_weight) for view in views])
+    return ImageTargets(keypoints, target, None, weight, priors.KEYPOINT_OUTLIER_SIGMAS)
+
+
+def outline_targets(
+    shape: ArticulatedShape,
+    matches: Sequence[Matches],
+    views: Sequence[Evidence],
+    erode_px: float,
+) -> ImageTargets:
+    """The body's outline belongs on the photo's, on the trunk a little inside of it.
+
+    Args:
+        shape: the body.
+        matches: of each view.
+        views: where they were found.
+        erode_px: how much cloth the trunk's outline is taken to hold, working pixels.
+    """
+    like = shape.template
+    longest = max(1, *(len(found.edges) for found in matches))
+    edges = torch.zeros((len(matches), longest, 2), dtype=torch.int64, device=like.device)
+    target, normal = like.new_zeros((2, len(matches), longest, 2)).unbind(0)
+    weight = like.new_zeros((len(matches), longest))
+    for view, found in enumerate(matches):
+        count = len(found.edges)
+        if count == 0:
+            continue
+        edges[view, :count] = torch.as_tensor(found.edges, device=like.device)
+        target[view, :count] = like.new_tensor(found.points)
+        normal[view, :count] = like.new_tensor(found.normals)
+        shared = min(1.0, views[view].independent_points / count)
+        weight[view, :count] = shared**0.5 / priors.CONTOUR_SIGMA_PX
+    middle = VertexMixtures(shape, edges, torch.full_like(edges, 0.5, dtype=like.dtype))
+    trunk = shape.weights[edges[..., 0]][..., list(priors.TRUNK_JOINTS)].sum(dim=-1) > 0.5
+    target = target - normal * (erode_px * trunk).unsqueeze(-1)
+    return ImageTargets(middle, target, normal, weight, priors.CONTOUR_OUTLIER_SIGMAS)
+
+
+class PosePrior:
+    """People stand: rotations spread around a standing pose, focal lengths around the photo's."""
+
+    def __init__(self, shape: ArticulatedShape, views: Sequence[Evidence], mean: Tensor) -> None:
+        like = shape.template
+        self._shape = shape
+        self._joints = list(priors.FITTED_JOINTS)
+        self._mean = mean[:, self._joints]
+        self._sigma = priors.pose_sigma(dtype=like.dtype, device=like.device)
+        self._log_focal = like.new_tensor([view.focal_px for view in views]).log()
+        self._focal_sigma = like.new_tensor([view.focal_sigma for view in views])
+
+    def residual(self, state: FitState) -> Tensor:
+        """(B, 3A + 1) in standard deviations."""
+        turn = self._turn(state) / self._sigma
+        focal = (state.log_focal - self._log_focal) / self._focal_sigma
+        return torch.cat((turn.flatten(1), focal[:, None]), dim=1)
+
+    def rows(self, state: FitState) -> ViewRows:
+        """Linearise: log(R₀ᵀ L) moves by J_l⁻¹ R₀ᵀ G_parentᵀ ω."""
+        turn = self._turn(state)
+        above = self._shape.parent_rotations(self._shape.global_rotations(state.local))
+        by_turn = (
+            rotation.left_jacobian_inverse(turn) @ self._mean.mT @ above[:, self._joints].mT
+        ) / self._sigma[:, :, None]
+        views, count = turn.shape[:2]
+        by_view = turn.new_zeros((views, 3 * count + 1, VIEW_UNKNOWNS))
+        for joint in range(count):
+            at = slice(3 * joint, 3 * joint + 3)
+            by_view[:, at, at] = by_turn[:, joint]
+        by_view[:, -1, -1] = 1.0 / self._focal_sigma
+        by_betas = turn.new_zeros((views, TURNS + 1, self._shape.num_betas))
+        return ViewRows(self.residual(state), by_betas, by_view)
+
+    def _turn(self, state: FitState) -> Tensor:
+        return rotation.log(self._mean.mT @ state.local[:, self._joints])
+
+
+class ShapePrior:
+    """Betas are standard normal; stature and, when declared, weight are what was declared."""
+
+    def __init__(self, shape: ArticulatedShape, height_m: float, weight_kg: float | None) -> None:
+        self._shape = shape
+        self._height_m = height_m
+        self._weight_kg = weight_kg
+
+    def residual(self, betas: Tensor) -> Tensor:
+        """(R,) in standard deviations."""
+        vertices = self._shape.shaped(betas)
+        parts = [betas, self._stature(vertices)[0]]
+        if self._weight_kg is not None:
+            parts.append(self._mass(vertices, self._weight_kg)[0])
+        return torch.cat(parts)
+
+    def rows(self, betas: Tensor) -> ShapeRows:
+        """Linearise."""
+        vertices = self._shape.shaped(betas)
+        residual = [betas]
+        by_betas = [torch.eye(len(betas), dtype=betas.dtype, device=betas.device)]
+        stature, top, floor = self._stature(vertices)
+        residual.append(stature)
+        directions = self._shape.shapedirs
+        by_betas.append((directions[top, 1] - directions[floor, 1])[None] / priors.HEIGHT_SIGMA_M)
+        if self._weight_kg is not None:
+            mass, by_vertex = self._mass(vertices, self._weight_kg)
+            residual.append(mass)
+            by_betas.append(torch.einsum("vc,vck->k", by_vertex, directions)[None])
+        return ShapeRows(torch.cat(residual), torch.cat(by_betas))
+
+    def _stature(self, vertices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Residual (1,) and the vertices of crown and soles that it hangs on."""
+        top, floor = vertices[:, 1].argmax(), vertices[:, 1].argmin()
+        stature = vertices[top, 1] - vertices[floor, 1]
+        return ((stature - self._height_m) / priors.HEIGHT_SIGMA_M)[None], top, floor
+
+    def _mass(self, vertices: Tensor, weight_kg: float) -> tuple[Tensor, Tensor]:
+        """Residual (1,) and its derivative (V, 3) by the vertices at rest.
+
+        The volume inside a closed mesh is the sum of a·(b×c)/6 over its faces (Zhang and Chen,
+        "Efficient feature extraction for 2D/3D objects in mesh representation", 2001).
+        """
+        faces = self._shape.faces
+        a, b, c = vertices[faces].unbind(dim=1)
+        across = torch.linalg.cross(b, c)
+        per_kg = priors.BODY_DENSITY_KG_M3 / priors.WEIGHT_SIGMA_KG
+        volume = (a * across).sum() / 6.0
+        by_vertex = torch.zeros_like(vertices)
+        by_vertex.index_add_(0, faces[:, 0], across)
+        by_vertex.index_add_(0, faces[:, 1], torch.linalg.cross(c, a))
+        by_vertex.index_add_(0, faces[:, 2], torch.linalg.cross(a, b))
+        residual = volume * per_kg - weight_kg / priors.WEIGHT_SIGMA_KG
+        return residual[None], by_vertex * (per_kg / 6.0)

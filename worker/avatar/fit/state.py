@@ -1,0 +1,81 @@
+"""The unknowns of a fit: one shape, and a pose, a place and a focal length for each view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from worker.avatar.body.jacobian import ArticulatedShape, PosedSkeleton
+from worker.avatar.fit import priors, rotation
+
+TURNS = 3 * len(priors.FITTED_JOINTS)
+"""Unknowns of a view's pose; then come three of its place and one of its focal length."""
+VIEW_UNKNOWNS = TURNS + 3 + 1
+
+_LARGEST_TURN = 0.6
+"""Radians that one step may turn a joint: beyond, the linearisation means nothing."""
+_LARGEST_FOCAL_STEP = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class FitState:
+    """Where the solver stands; B views."""
+
+    betas: Tensor
+    """(K,) shared by all views."""
+    local: Tensor
+    """(B, 22, 3, 3) rotation of each joint in its parent's frame; the root's in the camera's."""
+    transl: Tensor
+    """(B, 3) metres, camera frame."""
+    log_focal: Tensor
+    """(B,) of working pixels."""
+
+    @property
+    def views(self) -> int:
+        """B."""
+        return int(self.local.shape[0])
+
+    def only(self, view: int) -> FitState:
+        """The same shape with one of the views."""
+        at = slice(view, view + 1)
+        return FitState(self.betas, self.local[at], self.transl[at], self.log_focal[at])
+
+    def posed(self, shape: ArticulatedShape) -> PosedSkeleton:
+        """Place the joints of all views."""
+        return shape.posed(self.betas, shape.global_rotations(self.local), self.transl)
+
+    def moved(self, step: Tensor, shape: ArticulatedShape) -> FitState:
+        """Take a step (K + B * VIEW_UNKNOWNS,) of the unknowns.
+
+        A joint's turn ω is about axes of the camera and carries what hangs on it:
+        ``local' = G_parentᵀ exp(ω) G_parent local``.
+        """
+        num_betas = len(self.betas)
+        per_view = step[num_betas:].view(self.views, VIEW_UNKNOWNS)
+        turns = per_view[:, :TURNS].reshape(self.views, -1, 3)
+        size = turns.norm(dim=-1, keepdim=True)
+        turns = turns * (_LARGEST_TURN / size.clamp(min=_LARGEST_TURN))
+        joints = list(priors.FITTED_JOINTS)
+        above = shape.parent_rotations(shape.global_rotations(self.local))[:, joints]
+        local = self.local.clone()
+        local[:, joints] = above.mT @ rotation.exp(turns) @ above @ self.local[:, joints]
+        focal_step = per_view[:, -1].clamp(-_LARGEST_FOCAL_STEP, _LARGEST_FOCAL_STEP)
+        return replace(
+            self,
+            betas=self.betas + step[:num_betas],
+            local=local,
+            transl=self.transl + per_view[:, TURNS : TURNS + 3],
+            log_focal=self.log_focal + focal_step,
+        )
+
+
+def stack(states: list[FitState]) -> FitState:
+    """Join views that were solved one by one; the shape is the mean of theirs."""
+    return FitState(
+        betas=torch.stack([state.betas for state in states]).mean(dim=0),
+        local=torch.cat([state.local for state in states]),
+        transl=torch.cat([state.transl for state in states]),
+        log_focal=torch.cat([state.log_focal for state in states]),
+    )

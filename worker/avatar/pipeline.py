@@ -1,0 +1,261 @@
+"""Photos and a height in, a measured avatar out: the stages, in order.
+
+photo    decode, orient, refuse what is no usable photo
+observe  the one person: keypoints, outline, camera; refuse what cannot be fitted
+fit      the body whose posed outline explains all photos, at the declared height
+measure  ISO 8559-1 girths and lengths on that body
+export   GLB, pictures, documents
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from worker.avatar.body.free import display_topology, free_body
+from worker.avatar.body.model import BodyModel
+from worker.avatar.export.writer import ExportInputs, ExportOptions, write_outputs
+from worker.avatar.fit import FitOptions, fit_body
+from worker.avatar.measure import Measurer
+from worker.avatar.observe import Observer
+from worker.avatar.observe.assets import default_models_dir
+from worker.avatar.photo import read_photo
+from worker.avatar.quality import assess
+from worker.avatar.raster import coverage
+from worker.avatar.types import (
+    AvatarRequest,
+    AvatarResult,
+    BodyFit,
+    BoolArray,
+    DisplayPose,
+    FittedView,
+    Float64Array,
+    Gender,
+    Observation,
+    Progress,
+    Stage,
+    ViewName,
+)
+from worker.errors import EngineError
+
+SHARE_OF_TIME = {
+    Stage.PHOTO: 0.05,
+    Stage.OBSERVE: 0.20,
+    Stage.FIT: 0.55,
+    Stage.MEASURE: 0.05,
+    Stage.EXPORT: 0.15,
+}
+"""Roughly how the time divides, so that a bar moves evenly."""
+
+
+def overall_progress(stage: Stage, fraction: float) -> float:
+    """Turn a stage and how much of it is done into 0..1 of the whole."""
+    before = 0.0
+    for other, share in SHARE_OF_TIME.items():
+        if other is stage:
+            return before + share * min(max(fraction, 0.0), 1.0)
+        before += share
+    raise AssertionError(stage)
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    """What the operator decides about the pipeline; the worker's settings, by their names."""
+
+    device: str = "auto"
+    """WORKER_DEVICE: auto, cuda or cpu."""
+    observer_models_dir: Path | None = None
+    """OBSERVER_MODEL_DIR; None: the user's cache."""
+    display_pose: str = DisplayPose.APOSE.value
+    apose_arm_down_deg: float = 25.0
+    silhouette_refine: bool = True
+    silhouette_torso_erode_px: int = 8
+    gltfpack_path: str | None = None
+    require_gltfpack: bool = False
+
+
+class Pipeline:
+    """The loaded models; runs one request at a time."""
+
+    def __init__(self, config: PipelineConfig, device: torch.device, observer: Observer) -> None:
+        self.config = config
+        self.device = device
+        self._observer = observer
+        self._bodies: dict[Gender, tuple[BodyModel, Measurer]] = {}
+
+    @classmethod
+    def load(cls, config: PipelineConfig) -> Self:
+        """Verify and load everything that a request needs.
+
+        Raises:
+            ModelMissing: a model file is not there; the advice says how to get it.
+            ModelInvalid: a model file is not what it should be.
+            EngineError: CUDA was asked for and is not there.
+        """
+        # The fit's matrices are small: on a free machine a second thread saves a tenth of a
+        # second, on a busy one its spinning costs twenty (docs/reference/performance.md).
+        torch.set_num_threads(1)
+        models_dir = config.observer_models_dir or default_models_dir()
+        pipeline = cls(config, _pick_device(config.device), Observer.load(models_dir))
+        for gender in Gender:
+            pipeline._load_body(gender)
+        return pipeline
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or `cpu`."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return "cpu"
+
+    @property
+    def models(self) -> list[str]:
+        """What is loaded, with digests."""
+        body, _ = self._bodies[Gender.NEUTRAL]
+        return [self._observer.source, body.data.source]
+
+    def run(self, request: AvatarRequest, folder: Path, progress: Progress) -> AvatarResult:
+        """Build the avatar of one person.
+
+        Args:
+            request: the photos and what the shopper declared.
+            folder: an existing folder for the files.
+            progress: called with each stage and how much of it is done.
+
+        Raises:
+            InputError: the photos cannot be used; `advice` tells the shopper what to do.
+            EngineError: the computation broke.
+        """
+        clock = _StageClock(progress)
+        with clock.stage(Stage.PHOTO):
+            photos = [read_photo(request.front, ViewName.FRONT)]
+            if request.side is not None:
+                photos.append(read_photo(request.side, ViewName.SIDE))
+        with clock.stage(Stage.OBSERVE):
+            observations = [self._observer.observe(photo) for photo in photos]
+        body, measurer = self._bodies[request.gender]
+        with clock.stage(Stage.FIT):
+            fit = fit_body(
+                body,
+                observations,
+                height_m=request.height_m,
+                weight_kg=request.weight_kg,
+                options=FitOptions(
+                    self.config.silhouette_refine, self.config.silhouette_torso_erode_px
+                ),
+                progress=lambda fraction: progress(Stage.FIT, fraction),
+            )
+        with clock.stage(Stage.MEASURE):
+            vertices, scale = _rest_body(body, fit, request.height_m)
+            measurements_cm = dict(measurer.measure(vertices))
+        quality = assess(fit, observations)
+        sources = self._sources(fit, observations)
+        with clock.stage(Stage.EXPORT):
+            exported = write_outputs(
+                folder,
+                ExportInputs(
+                    body=body.data,
+                    display=display_topology(),
+                    fit=fit,
+                    scale=scale,
+                    photos=photos,
+                    observations=observations,
+                    coverage={view.view: _covered(body, fit, view) for view in fit.views},
+                    measurements_cm=measurements_cm,
+                    quality=quality,
+                    facts={"sources": sources},
+                ),
+                self._export_options(),
+                progress=lambda fraction: progress(Stage.EXPORT, fraction),
+            )
+        return AvatarResult(
+            folder=folder,
+            files=exported.files,
+            inspection_files=exported.inspection_files,
+            measurements_cm=measurements_cm,
+            quality=quality,
+            view_iou={view.view.value: round(view.iou, 4) for view in fit.views},
+            stage_seconds=clock.seconds,
+            sources=sources,
+        )
+
+    def _load_body(self, gender: Gender) -> None:
+        data = free_body(gender)
+        model = BodyModel(data, dtype=torch.float64).to(self.device)
+        self._bodies[gender] = (model, Measurer(data))
+
+    def _export_options(self) -> ExportOptions:
+        path = self.config.gltfpack_path
+        return ExportOptions(
+            display_pose=DisplayPose(self.config.display_pose),
+            arm_down_deg=self.config.apose_arm_down_deg,
+            gltfpack_path=Path(path) if path else None,
+            require_gltfpack=self.config.require_gltfpack,
+        )
+
+    def _sources(self, fit: BodyFit, observations: Sequence[Observation]) -> dict[str, Any]:
+        return {
+            "observer": sorted({seen.source for seen in observations}),
+            "estimator": "prior",
+            "body": self._bodies[fit.gender][0].data.source,
+            "measurer": "iso8559-1",
+            "device": self.device_name,
+            "views": [view.view.value for view in fit.views],
+        }
+
+
+class _StageClock:
+    """Times the stages and says when each begins and ends."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        self._progress(stage, 0.0)
+        started = time.perf_counter()
+        yield
+        self.seconds[stage.value] = round(time.perf_counter() - started, 3)
+        self._progress(stage, 1.0)
+
+
+def _pick_device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise EngineError(
+            "WORKER_DEVICE is cuda, but torch sees no CUDA device.",
+            advice="Check the GPU, its driver and the torch build, or set WORKER_DEVICE=auto.",
+        )
+    use_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+@torch.inference_mode()
+def _rest_body(body: BodyModel, fit: BodyFit, height_m: float) -> tuple[Float64Array, float]:
+    """Give the fitted body in its T-pose at the declared height, and the factor to get there."""
+    betas = torch.as_tensor(fit.betas, device=body.device, dtype=body.v_template.dtype)
+    vertices: Float64Array = body.shaped(betas[None])[0].double().cpu().numpy()
+    scale = height_m / float(vertices[:, 1].max() - vertices[:, 1].min())
+    return vertices * scale, scale
+
+
+@torch.inference_mode()
+def _covered(body: BodyModel, fit: BodyFit, view: FittedView) -> BoolArray:
+    """Mark the pixels (H, W) of a photo that the fitted body covers."""
+    like = body.v_template
+
+    def one(array: Float64Array) -> torch.Tensor:
+        return torch.as_tensor(array, device=body.device, dtype=like.dtype)[None]
+
+    points = body(one(fit.betas), one(view.pose), one(view.transl)).vertices[0]
+    camera = view.intrinsics
+    centre = points.new_tensor((camera.width / 2, camera.height / 2))
+    uv = camera.focal_px * points[:, :2] / points[:, 2:] + centre
+    covered: BoolArray = coverage(uv, body.faces, camera.height, camera.width).cpu().numpy()
+    return covered

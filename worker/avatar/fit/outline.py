@@ -20,9 +20,9 @@ from worker.avatar.types import Float64Array, Int64Array
 
 SAMPLES_A_WAY = 350
 """Points matched from the body to the photo, and as many from the photo to the body."""
-_RASTER_SCALE = 0.4
+_RASTER_SCALE = 0.8
 """Pixels of the coverage test in a working pixel."""
-_PROBE_PX = 4.0
+_PROBE_PX = 2.5
 """How far outside an edge coverage is looked up, working pixels: over one pixel of the raster."""
 _SAME_DIRECTION = 0.6
 """Cosine below which two outline points cannot be the same."""

@@ -193,6 +193,12 @@ class Worker:
         }
         if trouble is not None:
             facts |= {"code": trouble.code, "reason": trouble.message, "advice": trouble.advice}
+        elif not ready:
+            facts["reason"] = (
+                "The worker is stopping."
+                if self._stop.is_set()
+                else "The engine is loading its models."
+            )
         if warnings := self.settings.limitations():
             facts["warnings"] = warnings
         return ready, facts

@@ -194,7 +194,10 @@ class Consumer:
                     answer = await self._requeue_script(
                         keys=[keys[name] for name in names.split()], args=[job.id, token, job_key]
                     )
-                log.info("job.requeued", queue_job_id=job.id, answer=answer)
+                if answer < 0:  # its key or its lock is gone: it is somebody else's already
+                    log.warning("job.not_requeued", queue_job_id=job.id, answer=answer)
+                else:
+                    log.info("job.requeued", queue_job_id=job.id)
             except Exception as error:  # noqa: BLE001 - then it stalls, and is taken up again
                 log.warning("job.requeue_failed", queue_job_id=job.id, why=repr(error))
         raise WaitingChildrenError

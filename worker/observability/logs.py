@@ -16,8 +16,8 @@ from structlog.types import EventDict, Processor, WrappedLogger
 
 STRUCK_OUT = "[secret]"
 
-_NOISY = ("httpx", "httpcore", "urllib3", "asyncio", "uvicorn.access")
-"""These tell at INFO every request, which our own lines already say."""
+_NOISY = ("httpx", "httpcore", "urllib3", "asyncio", "uvicorn")
+"""These tell at INFO what our own lines already say."""
 
 
 class Redaction:

@@ -229,7 +229,7 @@ def _engine_config(settings: Settings) -> EngineConfig:
         observer_models_dir=str(pipeline.observer_model_dir)
         if pipeline.observer_model_dir
         else None,
-        display_pose="apose" if pipeline.display_pose == "pixie" else pipeline.display_pose,
+        display_pose=pipeline.display_pose,
         apose_arm_down_deg=pipeline.apose_arm_down_deg,
         silhouette_refine=pipeline.silhouette_refine,
         silhouette_torso_erode_px=pipeline.silhouette_torso_erode_px,

@@ -247,7 +247,10 @@ class PipelineSettings(_Group):
         default=None,
     )
     display_pose: Literal["apose", "tpose", "pixie"] = _var(
-        "AVATAR_DISPLAY_POSE", "Pose of avatar.glb.", example="tpose", default="apose"
+        "AVATAR_DISPLAY_POSE",
+        "Pose of avatar.glb: apose, tpose, or pixie for the pose in the front photo.",
+        example="tpose",
+        default="apose",
     )
     apose_arm_down_deg: float = _var(
         "AVATAR_APOSE_ARM_DOWN_DEG",
@@ -529,9 +532,6 @@ class Settings:
             "SAM3DBODY_ENABLED=true: SAM 3D Body is not in this version; the free body is fitted "
             "without it.": self.models.sam3d_enabled,
             "PIXIE_USE_TEX=true: PIXIE is not in this version.": self.models.pixie_use_tex,
-            "AVATAR_DISPLAY_POSE=pixie: PIXIE is not in this version; the A-pose is used.": (
-                self.pipeline.display_pose == "pixie"
-            ),
             "MODEL_SYNC_ENABLED=true: weights are not fetched in this version.": self.sync.enabled,
             "WORKER_GPUS: this version computes on one GPU.": "," in self.pipeline.gpus,
             "WORKER_TOKEN: the pages that it protects are not in this version.": (

@@ -197,7 +197,6 @@ def test_what_this_version_cannot_do_is_said() -> None:
             PIXIE_USE_TEX="1",
             MODEL_SYNC_ENABLED="yes",
             WORKER_GPUS="0,1",
-            AVATAR_DISPLAY_POSE="pixie",
             WORKER_TOKEN="token",
         ).limitations()
     )

@@ -10,16 +10,31 @@ from typing import Any
 import numpy as np
 
 from worker.avatar.export.overlay import outlines_of
-from worker.avatar.types import KEYPOINTS, BodyFit, FittedView, Observation, QualityReport
+from worker.avatar.types import (
+    KEYPOINTS,
+    BodyFit,
+    FittedView,
+    Float64Array,
+    Observation,
+    QualityReport,
+)
+
+_OUTLINE_POINTS = 600
+"""An outline is thinned to about as many: one every four to eight pixels of a usual photo."""
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
+def write_json(path: Path, document: Mapping[str, Any], *, indent: int | None = 2) -> None:
     """Write a document as UTF-8 with a final newline; NaN and infinity are refused.
+
+    Args:
+        path: where to; an existing file is replaced.
+        document: what to write.
+        indent: how far to indent; None puts all on one line.
 
     Raises:
         ValueError: the document holds a number that JSON cannot.
     """
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -58,10 +73,17 @@ def _target(seen: Observation, fitted: FittedView) -> dict[str, Any]:
         "focalPx": round(fitted.intrinsics.focal_px, 1),
         "focalKnown": fitted.intrinsics.known,
         "box": np.round(seen.box.astype(np.float64), 1).tolist(),
-        "outlines": [np.round(line, 1).tolist() for line in outlines_of(seen.mask)],
+        "outlines": [_thinned(line) for line in outlines_of(seen.mask)],
         "keypoints": {
             name: [round(float(x), 1), round(float(y), 1), round(float(confidence), 3)]
             for name, (x, y, confidence) in zip(KEYPOINTS, seen.keypoints, strict=True)
         },
         "source": seen.source,
     }
+
+
+def _thinned(line: Float64Array) -> list[list[float]]:
+    """Leave every n-th point of a closed line, and its end."""
+    every = max(1, len(line) // _OUTLINE_POINTS)
+    thin: list[list[float]] = np.round(np.concatenate((line[:-1:every], line[-1:])), 1).tolist()
+    return thin

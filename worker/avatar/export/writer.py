@@ -182,5 +182,5 @@ def _write_inspection(folder: Path, inputs: ExportInputs) -> list[str]:
     for name, data in pictures.items():
         (folder / name).write_bytes(data)
     targets = "silhouette_targets.json"
-    write_json(folder / targets, targets_document(inputs.observations, inputs.fit))
+    write_json(folder / targets, targets_document(inputs.observations, inputs.fit), indent=None)
     return [*pictures, targets]

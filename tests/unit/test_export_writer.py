@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from worker.avatar.body.free import display_topology, free_body
 from worker.avatar.export import Exported, ExportInputs, ExportOptions, write_outputs
@@ -190,8 +191,17 @@ def test_display_poses() -> None:
     assert np.rad2deg(np.linalg.norm(lowered[16])) == pytest.approx(40.0)
     walking = display_pose(ExportOptions(display_pose=DisplayPose.PIXIE), fit)
     np.testing.assert_array_equal(walking[1:], pose_in_photo()[1:])
-    assert not walking[0].any()
     np.testing.assert_array_equal(fit.views[0].pose, pose_in_photo())  # the fit is left alone
+
+
+def test_the_photos_pose_is_shown_upright_leaning_as_it_did_and_facing_us() -> None:
+    flip = Rotation.from_euler("x", np.pi)  # the camera's y points down, ours up
+    leaning = Rotation.from_euler("z", 8, degrees=True)
+    turned = Rotation.from_euler("y", 35, degrees=True)
+    fit = fitted(ViewName.FRONT)
+    fit.views[0].pose[0] = (flip * turned * leaning).as_rotvec()
+    shown = display_pose(ExportOptions(display_pose=DisplayPose.PIXIE), fit)[0]
+    np.testing.assert_allclose(shown, leaning.as_rotvec(), atol=1e-12)
 
 
 def test_the_preview_shows_a_dressed_body_on_nothing() -> None:

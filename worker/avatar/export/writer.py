@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from worker.avatar.body.poses import a_pose, t_pose
 from worker.avatar.export.appearance import SkinTone, skin_tone
@@ -148,11 +149,23 @@ def display_pose(options: ExportOptions, fit: BodyFit) -> Float64Array:
         return t_pose()
     if options.display_pose is DisplayPose.APOSE:
         return a_pose(options.arm_down_deg)
-    # As the person stood in the front photo, but without the camera's point of view.
+    # As the person stood in the front photo, seen by a level camera, but turned to face +z.
     front = next(view for view in fit.views if view.view is ViewName.FRONT)
     pose = np.array(front.pose, dtype=np.float64)
-    pose[0] = 0.0
+    pose[0] = _facing_us(pose[0])
     return pose
+
+
+def _facing_us(orient: Float64Array) -> Float64Array:
+    """Take a root's turn (3,) from the camera's frame to y up, without its turn about y.
+
+    What is left is how the pelvis leans; without it a walking person would topple.
+    """
+    upright = Rotation.from_euler("x", np.pi) * Rotation.from_rotvec(orient)
+    ahead = upright.apply((0.0, 0.0, 1.0))
+    yaw = Rotation.from_euler("y", np.arctan2(ahead[0], ahead[2]))
+    result: Float64Array = (yaw.inv() * upright).as_rotvec()
+    return result
 
 
 def _extras(inputs: ExportInputs, options: ExportOptions) -> dict[str, Any]:

@@ -75,7 +75,8 @@ browser:
 
 .PHONY: test
 test: setup $(DEV_STAMP) $(NODE_STAMP) browser ## unit, integration, contract and browser tests on real servers
-	$(BIN)/pytest $(ARGS)
+	@# One thread: on a busy machine the spinning of a second costs more than it gives.
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## ruff, mypy --strict, the walls of the design
@@ -90,7 +91,7 @@ sync-models: $(DEMO_STAMP) ## bring missing weights from the private bucket to t
 
 .PHONY: bench
 bench: setup $(DEV_STAMP) $(RECIPE_STAMP) ## accuracy and speed on synthetic cases of known truth
-	@test -f build/cases/test/baselines.json || $(VENV)-recipe/bin/python -m recipes.cases.generate --out build/cases/test --split test
+	@test -f build/cases/test/baselines.json || $(VENV)-recipe/bin/python -m recipes.cases.generate --out build/cases --split test
 	@$(BIN)/avatar-worker bench $(ARGS)
 
 .PHONY: recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,17 @@ import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 
-from models_sync.errors import BucketRefused, BucketUnreachable, ObjectDamaged
+from models_sync.errors import BucketRefused, BucketUnreachable, NothingThere, ObjectDamaged
 from models_sync.settings import SyncSettings
 
 CHUNK_BYTES = 1 << 20
+
+
+def _authorities() -> ssl.SSLContext:
+    """The system's authorities and SSL_CERT_FILE, and Mozilla's for images without any."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class Bucket:
                 timeout=urllib3.Timeout(connect=5, read=60),
                 maxsize=16,
                 retries=urllib3.Retry(total=2, backoff_factor=0.5, status_forcelist=[503]),
-                ca_certs=certifi.where(),
+                ssl_context=_authorities(),
             ),
         )
 
@@ -58,10 +66,14 @@ class Bucket:
         """List the files below each of `prefixes` (local prefix → bucket prefix).
 
         One listing a prefix and no HEAD: a read-only user may do nothing else.
+
+        Raises:
+            NothingThere: one of the prefixes holds no file.
         """
-        found = []
+        found: list[RemoteObject] = []
         with self._named_errors():
             for local, remote in prefixes.items():
+                before = len(found)
                 for item in self._client.list_objects(self._bucket, remote, recursive=True):
                     if item.object_name is None or item.is_dir:
                         continue
@@ -73,6 +85,8 @@ class Bucket:
                             etag=(item.etag or "").strip('"'),
                         )
                     )
+                if len(found) == before:
+                    raise NothingThere(f"{self.where} holds nothing below {remote}")
         return found
 
     @contextmanager

@@ -30,7 +30,7 @@ app = typer.Typer(
     help=(
         "Bring model weights from a private S3 bucket to a volume.\n\n"
         "Configured by MODEL_SYNC_* variables. Exit codes: 0 done, 2 settings, 3 refused, "
-        "4 unreachable, 5 unsafe name, 6 damaged, 7 volume."
+        "4 unreachable, 5 unsafe name, 6 damaged, 7 volume, 8 nothing there."
     ),
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,

@@ -4,6 +4,7 @@
      ├─ SyncSettingsError   a MODEL_SYNC_* variable is missing or wrong
      ├─ BucketRefused       the key is wrong, expired or may not read here
      ├─ BucketUnreachable   no answer, or an answer that is no S3
+     ├─ NothingThere        a source that was asked for has no file in the bucket
      ├─ UnsafeKey           an object's name would leave the folder or hide another file
      ├─ ObjectDamaged       what arrived is not what the bucket listed
      └─ VolumeUnwritable    the folder cannot take the files
@@ -50,6 +51,16 @@ class BucketUnreachable(SyncError):
 
     exit_code = 4
     advice = "Check MODEL_SYNC_MINIO_ENDPOINT and MODEL_SYNC_MINIO_SECURE, then try again."
+
+
+class NothingThere(SyncError):
+    """The bucket holds no file of a source that was asked for."""
+
+    exit_code = 8
+    advice = (
+        "Check MODEL_SYNC_MINIO_BUCKET and MODEL_SYNC_PREFIX, publish the files, or leave the "
+        "source out of MODEL_SYNC_SOURCES."
+    )
 
 
 class UnsafeKey(SyncError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from models_sync.bucket import RemoteObject
-from models_sync.errors import UnsafeKey
+from models_sync.errors import UnsafeKey, VolumeUnwritable
 
 STATE_FILE = ".models-sync.json"
 
@@ -63,9 +64,14 @@ class State:
     def record(self, path: str, etag: str) -> None:
         """Remember a file that has arrived whole."""
         self._etags[path] = etag
-        partial = self._path.with_suffix(".part")
-        partial.write_text(json.dumps(self._etags, indent=1, sort_keys=True))
-        partial.replace(self._path)
+        partial = self._path.with_suffix(f".{uuid.uuid4().hex}.part")
+        try:
+            partial.write_text(json.dumps(self._etags, indent=1, sort_keys=True))
+            partial.replace(self._path)
+        except OSError as error:
+            raise VolumeUnwritable(f"{self._path}: {error.strerror or error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def make_plan(remotes: list[RemoteObject], root: Path, state: State) -> Plan:

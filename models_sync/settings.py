@@ -47,6 +47,16 @@ class SyncSettings(BaseSettings):
         for source in (part.strip() for part in value.split(",")):
             if source and source not in SOURCE_PREFIXES:
                 raise ValueError(f"{source!r} is none of {', '.join(SOURCE_PREFIXES)}")
+        if not value.replace(",", "").strip():
+            raise ValueError("names no source")
+        return value
+
+    @field_validator("minio_endpoint")
+    @classmethod
+    def _host_only(cls, value: str) -> str:
+        host = value.split("://", 1)[-1].rstrip("/")
+        if not host or "/" in host or "@" in host:
+            raise ValueError("must be host or host:port, optionally with http:// or https://")
         return value
 
     @classmethod

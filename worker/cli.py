@@ -31,7 +31,12 @@ app.add_typer(body, name="body")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 ModelsDir = Annotated[
-    Path | None, typer.Option("--dir", help="Where the pose models lie. Default: the user's cache.")
+    Path | None,
+    typer.Option(
+        "--dir",
+        envvar="OBSERVER_MODEL_DIR",
+        help="Where the pose models lie. Default: the user's cache.",
+    ),
 ]
 
 
@@ -41,6 +46,14 @@ class GenderChoice(StrEnum):
     NEUTRAL = "neutral"
     FEMALE = "female"
     MALE = "male"
+
+
+class PoseChoice(StrEnum):
+    """`--pose`; pixie is the pose in the front photo."""
+
+    APOSE = "apose"
+    TPOSE = "tpose"
+    PIXIE = "pixie"
 
 
 class DeviceChoice(StrEnum):
@@ -77,6 +90,10 @@ def fit(
     ] = GenderChoice.NEUTRAL,
     out: Annotated[Path, typer.Option(help="Folder for the avatar's files.")] = Path("out"),
     device: Annotated[DeviceChoice, typer.Option(help="Where to compute.")] = DeviceChoice.AUTO,
+    pose: Annotated[
+        PoseChoice, typer.Option(envvar="AVATAR_DISPLAY_POSE", help="Pose of avatar.glb.")
+    ] = PoseChoice.APOSE,
+    models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit a body to photos here and now, without queue or buckets."""
@@ -93,7 +110,11 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     with _ProgressBar() as bar:
         started = time.perf_counter()
-        pipeline = Pipeline.load(PipelineConfig(device=device.value))
+        pipeline = Pipeline.load(
+            PipelineConfig(
+                device=device.value, observer_models_dir=models_dir, display_pose=pose.value
+            )
+        )
         load_seconds = time.perf_counter() - started
         result = pipeline.run(request, out, bar.update)
     if as_json:
@@ -125,7 +146,7 @@ def demo(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(models_dir: ModelsDir = None) -> None:
     """Look at everything that a job needs: models, device, environment, queue, storage, API."""
     from rich.console import Console
     from rich.markup import escape
@@ -134,7 +155,7 @@ def doctor() -> None:
     from worker.doctor import examine, examine_services
 
     async def ask() -> list[Finding]:
-        findings = [examine(what, check) for what, check in checkup.CHECKS.items()]
+        findings = [examine(what, check) for what, check in checkup.checks(models_dir)]
         return findings + [finding async for finding in examine_services()]
 
     console = Console(highlight=False)

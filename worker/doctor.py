@@ -48,7 +48,11 @@ async def examine_services() -> AsyncIterator[Finding]:
     limits = " ".join(settings.limitations())
     yield Finding("environment", good=True, detail=limits or "every variable is good")
     yield await _ask("queue", lambda: ping(settings.queue), "Redis answers")
-    yield await _ask("storage", lambda: _ask_storage(settings), "MinIO answers; photos can be read")
+    yield await _ask(
+        "storage",
+        lambda: _ask_storage(settings),
+        "MinIO answers, and lets this user look for photos",
+    )
     yield await _ask("API", lambda: _ask_api(settings), "the API answers")
 
 
@@ -63,7 +67,8 @@ async def _ask(what: str, question: Callable[[], Awaitable[None]], good: str) ->
 async def _ask_storage(settings: Settings) -> None:
     bucket = Bucket(settings.storage)
     try:
-        await bucket.stat(f"uploads/{PROBE}")
+        # A GET, whose answer tells a missing bucket from a missing object; a HEAD has no body.
+        await bucket.read(f"uploads/{PROBE}", max_bytes=1)
     finally:
         bucket.close()
 

@@ -57,7 +57,7 @@ SETUPS = (
     Setup("front + side + weight", BOTH, weight=True),
     Setup("front, gender undeclared", FRONT, neutral=True),
     Setup("front + side, gender undeclared", BOTH, neutral=True),
-    Setup("front + side, torso eroded 8", BOTH, erode_px=8.0),
+    Setup("front + side, eroded 8", BOTH, erode_px=8.0),
 )
 
 
@@ -206,6 +206,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     sets = given.cases or sorted(path.parent for path in (ROOT / "build/cases").glob("*/male-00"))
+    if not sets:
+        raise SystemExit("there are no cases in build/cases; `make bench` makes some")
     reports = [run(folder, quiet=given.json, only=given.only) for folder in sets]
     if given.json:
         print(json.dumps(reports))  # noqa: T201 - this is what --json is for

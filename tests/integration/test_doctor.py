@@ -29,6 +29,9 @@ async def test_everything_that_is_right_is_called_good(environment: dict[str, st
     ("variable", "value", "finding"),
     [
         ("MINIO_SECRET_KEY", "not-the-secret", "storage"),
+        ("MINIO_BUCKET", "no-such-bucket", "storage"),
+        ("OBSERVER_MODEL_DIR", "/no/such/folder", "pose models"),
+        ("REDIS_SSL_CA_CERTS", "/no/such/file.pem", "queue"),
         ("REDIS_URL", "redis://127.0.0.1:1", "queue"),
         ("API_BASE_URL", "http://127.0.0.1:1", "API"),
         ("API_BASE_URL", "http://api.example.com", "environment"),

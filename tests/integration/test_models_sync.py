@@ -135,6 +135,9 @@ def test_the_documented_policy_lets_the_reader_read_its_prefixes_and_nothing_els
         ("MODEL_SYNC_MINIO_SECRET_KEY", "wrong-secret", 3, "BucketRefused"),
         ("MODEL_SYNC_MINIO_ENDPOINT", "127.0.0.1:1", 4, "BucketUnreachable"),
         ("MODEL_SYNC_LOCAL_ROOT", "/proc/models", 7, "VolumeUnwritable"),
+        ("MODEL_SYNC_PREFIX", "no-such-folder", 3, "BucketRefused"),
+        ("MODEL_SYNC_SOURCES", " , ", 2, "names no source"),
+        ("MODEL_SYNC_MINIO_ENDPOINT", "s3.example.com/path", 2, "host or host:port"),
     ],
 )
 def test_what_goes_wrong_has_a_name_advice_and_an_exit_code(

@@ -146,6 +146,14 @@ async def test_dying_again_and_again_is_defunct(tmp_path: Path) -> None:
             await watched.engine.run(job(tmp_path, "ok"), lambda *_: None, timeout_s=10)
 
 
+async def test_a_job_that_waits_for_an_engine_learns_that_none_will_come(tmp_path: Path) -> None:
+    async with running(gltfpack_path="die-in-setup") as watched:
+        with pytest.raises(EngineCrashed, match="none will be started"):
+            await watched.engine.run(job(tmp_path, "ok"), lambda *_: None, timeout_s=60)
+        assert watched.engine.state is EngineState.DEFUNCT
+        assert isinstance(watched.engine.reason, EngineCrashed)
+
+
 async def test_a_program_that_is_not_there_is_defunct(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(EngineConfig())
     monkeypatch.setattr(watched.engine, "_command", ("/nowhere/python",))

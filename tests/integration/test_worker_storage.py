@@ -11,9 +11,10 @@ import pytest
 
 from worker.demo.servers import free_port
 from worker.demo.stack import EmbeddedStack
-from worker.errors import AvatarError, StorageUnavailable
+from worker.errors import AvatarError, PhotoNotFound, StorageUnavailable
 from worker.settings import StorageSettings
 from worker.storage.bucket import Bucket, ObjectTooLarge
+from worker.storage.photos import fetch_photo
 
 KEY = "avatars/storage-test/file"
 
@@ -110,3 +111,13 @@ async def test_a_server_that_is_overloaded_is_asked_again(
         async with bucket(stack, MINIO_ENDPOINT=f"127.0.0.1:{port}") as opened:
             assert await opened.download(KEY, tmp_path / "x", max_bytes=10)
     assert (tmp_path / "x").read_bytes() == b"ok"
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "a/./b.jpg", "%2e%2e/x.jpg"])
+async def test_a_key_that_no_object_can_have_is_a_photo_that_is_not_there(
+    stack: EmbeddedStack, tmp_path: Path, name: str
+) -> None:
+    url = f"{stack.s3_url}/{stack.bucket}/uploads/{name}"
+    async with bucket(stack) as opened:
+        with pytest.raises(PhotoNotFound):
+            await fetch_photo(opened, url, tmp_path / "photo")

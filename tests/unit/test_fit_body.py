@@ -72,11 +72,12 @@ def test_the_body_stands_before_the_camera_and_looks_at_it(case: Case) -> None:
     assert float(turn[1, 1]) < -0.8, "the body's up is the image's up"
 
 
-def test_cloth_on_the_trunk_is_taken_off_the_trunk(case: Case) -> None:
+def test_cloth_is_taken_off_where_it_is_worn(case: Case) -> None:
     bare, eroded = (
         off_cm(case, fitted(case, BOTH, FitOptions(silhouette_torso_erode_px=px))) for px in (0, 16)
     )
     assert eroded["waistCm"] < bare["waistCm"] - 1.0
+    assert eroded["thighCm"] < bare["thighCm"] - 0.5
 
 
 def test_without_outlines_the_keypoints_still_place_the_body(case: Case) -> None:

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,16 @@ def test_sources_become_prefixes_below_the_configured_folder(
         "smplx/": "v1/smplx/",
         "sam2/checkpoints/": "v1/sam2/checkpoints/",
     }
+
+
+def test_two_writers_of_the_state_do_not_meet(tmp_path: Path) -> None:
+    states = [State(tmp_path), State(tmp_path)]
+
+    def record(number: int) -> None:
+        for file in range(40):
+            states[number].record(f"{number}/{file}", "e")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(record, (0, 1)))
+    assert State(tmp_path).etag("0/39") or State(tmp_path).etag("1/39")
+    assert [path.name for path in tmp_path.iterdir()] == [".models-sync.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -11,14 +12,15 @@ from worker.avatar.observe.assets import default_models_dir, verify
 from worker.avatar.types import Gender
 
 
-def pose_models() -> str:
+def pose_models(models_dir: Path | None) -> str:
     """Verify the digests of the pose models.
 
     Raises:
         ModelMissing, ModelInvalid: naming the file.
     """
-    verify(default_models_dir())
-    return f"complete in {default_models_dir()}"
+    where = models_dir or default_models_dir()
+    verify(where)
+    return f"complete in {where}"
 
 
 def body() -> str:
@@ -37,8 +39,10 @@ def device() -> str:
     return f"CPU; torch {torch.__version__} sees no CUDA device"
 
 
-CHECKS: dict[str, Callable[[], str]] = {
-    "pose models": pose_models,
-    "body": body,
-    "device": device,
-}
+def checks(models_dir: Path | None) -> list[tuple[str, Callable[[], str]]]:
+    """Name what to look at, and how; `models_dir` None is the user's cache."""
+    return [
+        ("pose models", lambda: pose_models(models_dir)),
+        ("body", body),
+        ("device", device),
+    ]

@@ -174,6 +174,8 @@ class Pipeline:
                 self._export_options(),
                 progress=lambda fraction: progress(Stage.EXPORT, fraction),
             )
+        if exported.optimisation.tool or exported.optimisation.note:
+            sources["gltfpack"] = exported.optimisation.note or exported.optimisation.tool
         return AvatarResult(
             folder=folder,
             files=exported.files,

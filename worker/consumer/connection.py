@@ -91,6 +91,10 @@ async def ping(settings: QueueSettings) -> None:
         QueueUnavailable: saying which of address, port, password, TLS or server is wrong, and
             what to do about it.
     """
+    if settings.ca_certs is not None and not settings.ca_certs.is_file():
+        raise QueueUnavailable(
+            f"REDIS_SSL_CA_CERTS={settings.ca_certs} is not a file.", advice="Correct the path."
+        )
     client = connect(settings, retries=0)
     try:
         async with asyncio.timeout(PING_TIMEOUT_S):

@@ -154,8 +154,8 @@ class Engine:
         raise EngineCrashed(f"The engine process ended: {await child.verdict()}.")
 
     def _discard(self) -> None:
-        """Kill the process and have a fresh one started."""
-        if self._child is None:
+        """Kill the process and have a fresh one started; one that still loads is left alone."""
+        if self._child is None or self.state in {EngineState.STARTING, EngineState.DEFUNCT}:
             return
         self._child.kill()
         self._usable.clear()
@@ -180,6 +180,7 @@ class Engine:
                 log.warning("engine.died_in_setup", deaths=deaths, why=error.message)
                 if deaths >= DEATHS_UNTIL_DEFUNCT:
                     self._become(EngineState.DEFUNCT, error)
+                    self._usable.set()  # whoever waits must learn that none will come
                     return
                 self._needs_child.set()
             except AvatarError as error:

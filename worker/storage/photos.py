@@ -44,6 +44,8 @@ async def fetch_photo(bucket: Bucket, url: str, path: Path) -> None:
         StorageUnavailable: MinIO did not answer.
     """
     for key in photo_keys(url, bucket.name):
+        if not {".", ".."}.isdisjoint(key.split("/")):
+            continue  # S3 clients refuse such a key, so nothing can have been stored under it
         try:
             if await bucket.download(key, path, max_bytes=MAX_PHOTO_BYTES):
                 return

@@ -100,14 +100,7 @@ def _check(before: Path, after: Path) -> None:
         raise EngineError("gltfpack wrote no file")
     try:
         facts = [_facts(path) for path in (before, after)]
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        OSError,
-        struct.error,
-    ) as unreadable:
+    except _UNREADABLE as unreadable:
         raise EngineError("gltfpack wrote a file that is no GLB") from unreadable
     if facts[0] != facts[1]:
         raise EngineError(f"gltfpack changed (joints, triangles) from {facts[0]} to {facts[1]}")

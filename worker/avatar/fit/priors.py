@@ -42,8 +42,8 @@ POSE_SPREAD_DEG: dict[int, float] = {
 
 FITTED_JOINTS: tuple[int, ...] = tuple(POSE_SPREAD_DEG)
 
-TRUNK_JOINTS: tuple[int, ...] = (0, 3, 6, 9, 13, 14)
-"""Pelvis, spine and collars: where cloth hides the body most."""
+CLOTHED_JOINTS: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 9, 12, 13, 14, 16, 17)
+"""Pelvis, legs, spine, neck, collars and upper arms: where people wear cloth."""
 
 ARMS_DOWN_DEG = 50.0
 """How far the arms of someone who stands for a photo hang below the T-pose's."""

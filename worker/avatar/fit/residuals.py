@@ -4,7 +4,7 @@ Image distances go through the Geman-McClure loss ``c² r² / (c² + r²)`` (Gem
 "Statistical methods for tomographic image reconstruction", 1987), so that a wrong keypoint or a
 bag in the outline pulls no harder than c standard deviations do, and in the end not at all.
 
-Cloth lies on a body, never inside it: on the trunk the outline of a photo is taken that much
+Cloth lies on a body, never inside it: where people wear cloth the outline is taken that much
 inside of where it was seen (SILHOUETTE_TORSO_ERODE_PX).
 """
 
@@ -124,13 +124,13 @@ def outline_targets(
     views: Sequence[Evidence],
     erode_px: float,
 ) -> ImageTargets:
-    """The body's outline belongs on the photo's, on the trunk a little inside of it.
+    """The body's outline belongs on the photo's, under cloth a little inside of it.
 
     Args:
         shape: the body.
         matches: of each view.
         views: where they were found.
-        erode_px: how much cloth the trunk's outline is taken to hold, working pixels.
+        erode_px: how much cloth the outline is taken to hold, working pixels.
     """
     like = shape.template
     longest = max(1, *(len(found.edges) for found in matches))
@@ -147,8 +147,8 @@ def outline_targets(
         shared = min(1.0, views[view].independent_points / count)
         weight[view, :count] = shared**0.5 / priors.CONTOUR_SIGMA_PX
     middle = VertexMixtures(shape, edges, torch.full_like(edges, 0.5, dtype=like.dtype))
-    trunk = shape.weights[edges[..., 0]][..., list(priors.TRUNK_JOINTS)].sum(dim=-1) > 0.5
-    target = target - normal * (erode_px * trunk).unsqueeze(-1)
+    clothed = shape.weights[edges[..., 0]][..., list(priors.CLOTHED_JOINTS)].sum(dim=-1) > 0.5
+    target = target - normal * (erode_px * clothed).unsqueeze(-1)
     return ImageTargets(middle, target, normal, weight, priors.CONTOUR_OUTLIER_SIGMAS)
 
 

@@ -11,8 +11,9 @@ vertex v and joint J linear in betas, G_j the global rotation of joint j, and T_
 
 Fingers, jaw and eyes are stiff here: their weights go to the joint that carries them, which
 leaves the first 22 joints of SMPL-X.  Pose correctives (the operator's SMPL-X has them, the free
-body has not) enter as offsets whose own derivative by pose, a few millimetres a radian, is left
-out.  Tests hold these formulas against autograd.
+body has not) can enter as offsets whose own derivative by pose, a few millimetres a radian, is
+left out; the fitter, which so far has the free body alone, passes none.  Tests hold these
+formulas against autograd.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Draw landmarks and girths on bodies, to be looked at.
 
     python recipes/landmarks/picture.py docs/images/landmarks.png
-    python recipes/landmarks/picture.py /tmp/random.png --seed 3
+    python recipes/landmarks/picture.py random.png --seed 3
 
 A row a gender: front, left side, back, and the crotch from the front and from below.  Landmarks
 are red, or pale blue where the body hides them; the parts of a curve that are hidden are grey.

@@ -212,8 +212,9 @@ def main() -> None:
     if given.json:
         print(json.dumps(reports))  # noqa: T201 - this is what --json is for
         return
+    console = Console(width=None if sys.stdout.isatty() else 120)
     for report in reports:
-        Console().print(_table(report))
+        console.print(_table(report))
 
 
 if __name__ == "__main__":

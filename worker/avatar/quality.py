@@ -18,10 +18,10 @@ from worker.avatar.types import (
     ViewName,
 )
 
-IOU_HIGH = 0.92
-IOU_LOW = 0.86
-"""Seen in photographs: 0.94 in fitted clothes, 0.76 in an open coat.  The prototype, which takes no
-cloth off, saw 0.93-0.95 and 0.77, and 0.87 in a sweater; taking it off costs 0.01.
+IOU_HIGH = 0.93
+IOU_LOW = 0.87
+"""Seen in photographs: 0.94 in fitted clothes, 0.76 in an open coat; by the prototype 0.87 in a
+sweater.
 """
 
 NO_SIDE_PHOTO = "No side photo: chest, waist and hip are less certain. Adding one helps most."

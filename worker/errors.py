@@ -11,10 +11,12 @@
      ├─ ModelError             weights missing or wrong: the worker goes not ready
      │   └─ ModelMissing  ModelInvalid  LicensedEstimatorMissing
      ├─ EngineError            the computation broke: retried
-     │   └─ OutOfMemory  EngineTimeout  EngineCrashed  FitFailed  ToolMissing
+     │   └─ OutOfMemory  EngineTimeout  EngineCrashed  JobKillsEngine  FitFailed  ToolMissing
      ├─ DependencyError        a service did not answer: retried with backoff
      │   └─ StorageUnavailable  ApiUnavailable  QueueUnavailable
+     ├─ Cancelled              somebody who may has taken the job back: never retried
      └─ JobAborted             taken from us on purpose: neither failed nor finished
+         └─ JobHeldElsewhere   another worker has the lease on data.jobId
 
 A class's docstring is its default message.  `code` is stable and upper-case and is
 documented in docs/reference/errors.md; `advice` is one sentence saying what to do next: to
@@ -232,6 +234,13 @@ class EngineCrashed(EngineError):
     """The process that computes ended unexpectedly."""
 
 
+class JobKillsEngine(EngineError):
+    """This job has killed the process that computes more than once."""
+
+    retryable = False
+    default_advice = "Look at the photos and at the worker's log before the job is run again."
+
+
 class FitFailed(EngineError):
     """The fit did not converge to a body."""
 
@@ -263,8 +272,18 @@ class QueueUnavailable(DependencyError):
     """Redis did not answer."""
 
 
+class Cancelled(AvatarError):
+    """The job was cancelled."""
+
+    default_advice = "Nothing to do: the job was taken back on request."
+
+
 class JobAborted(AvatarError):
     """The job was taken away from this worker."""
 
     retryable = True
     default_advice = "Nothing to do: the job is back in the queue."
+
+
+class JobHeldElsewhere(JobAborted):
+    """Another worker holds the lease on this job's id."""

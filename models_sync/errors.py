@@ -7,6 +7,8 @@
      ├─ NothingThere        a source that was asked for has no file in the bucket
      ├─ UnsafeKey           an object's name would leave the folder or hide another file
      ├─ ObjectDamaged       what arrived is not what the bucket listed
+     ├─ ManifestInvalid     manifest.json cannot be read
+     ├─ ManifestUntrusted   its signature is missing or wrong
      └─ VolumeUnwritable    the folder cannot take the files
 
 A class's docstring is its default message; `advice` says what to do next; `exit_code` is what
@@ -75,6 +77,23 @@ class ObjectDamaged(SyncError):
 
     exit_code = 6
     advice = "Run the command again; if it stays, publish the file to the bucket anew."
+
+
+class ManifestInvalid(SyncError):
+    """The bucket's manifest.json cannot be read."""
+
+    exit_code = 9
+    advice = "Publish the folder again with this version: make publish-models SRC=dir."
+
+
+class ManifestUntrusted(SyncError):
+    """The manifest's signature is missing or does not match MODEL_SYNC_PUBLIC_KEY."""
+
+    exit_code = 10
+    advice = (
+        "Nothing was downloaded. Check MODEL_SYNC_PUBLIC_KEY, and publish again with the key "
+        "that belongs to it."
+    )
 
 
 class VolumeUnwritable(SyncError):

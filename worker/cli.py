@@ -173,10 +173,10 @@ def doctor(models_dir: ModelsDir = None) -> None:
     add_help_option=False,
 )
 def bench(context: typer.Context) -> None:
-    """Measure accuracy and speed on cases of known truth (needs a checkout; see --help)."""
+    """Measure the fit, the queue, … (needs a checkout; --help lists the benchmarks)."""
     import runpy
 
-    script = Path(__file__).resolve().parents[1] / "tests" / "benchmarks" / "run.py"
+    script = Path(__file__).resolve().parents[1] / "tests" / "benchmarks" / "__main__.py"
     if not script.exists():
         raise SettingsError(
             "The benchmarks are part of a checkout, not of the installed package.",

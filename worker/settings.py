@@ -458,6 +458,33 @@ class WorkerSettings(_Group):
         example="a-long-secret",
         default=None,
     )
+    jobs_per_child: int = _var(
+        "WORKER_JOBS_PER_CHILD",
+        "After so many jobs the process that computes is replaced by a fresh one; 0 never.",
+        example="500",
+        default=500,
+        ge=0,
+    )
+    child_memory_mb: int = _var(
+        "WORKER_CHILD_MEMORY_MB",
+        "Past so much memory the process that computes is replaced between two jobs; 0 never.",
+        example="12000",
+        default=0,
+        ge=0,
+    )
+    otlp_endpoint: HttpUrl | None = _var(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OpenTelemetry collector (OTLP over HTTP) that spans go to; none when unset. The other "
+        "OTEL_ variables hold as OpenTelemetry documents them.",
+        example="http://otel-collector:4318",
+        default=None,
+    )
+    otlp_headers: SecretStr | None = _var(
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "Headers for the collector, read by OpenTelemetry itself.",
+        example="authorization=Bearer%20TOKEN",
+        default=None,
+    )
     image_digest: str | None = _var(
         "IMAGE_DIGEST",
         "Digest of the container image, for the worker's identity.",

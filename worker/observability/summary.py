@@ -11,6 +11,7 @@ import structlog
 
 from worker.errors import AvatarError
 from worker.observability.logs import get_logger
+from worker.observability.tracing import Tracer
 
 log = get_logger("worker.job")
 
@@ -27,13 +28,14 @@ class JobSummary:
     code: str | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, object] = field(default_factory=dict)
+    tracer: Tracer = field(default_factory=Tracer, repr=False)
     _began: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Bind the stage to every line inside the block, and time it."""
+        """Bind the stage to every line inside the block, time it, and make a span of it."""
         began = time.monotonic()
-        with structlog.contextvars.bound_contextvars(stage=name):
+        with structlog.contextvars.bound_contextvars(stage=name), self.tracer.stage(name):
             try:
                 yield
             finally:

@@ -62,6 +62,20 @@ class _Group(BaseSettings):
         return cls(**given)
 
     @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read this group alone, for a tool that needs no other.
+
+        Raises:
+            SettingsError: as `Settings.load` raises it.
+        """
+        try:
+            return cls.read(os.environ if environ is None else environ)
+        except ValidationError as error:
+            raise SettingsError(
+                "\n".join(["The environment is wrong:", *_explain(cls, error)])
+            ) from None
+
+    @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003 - called by these names

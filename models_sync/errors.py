@@ -9,7 +9,17 @@
      ├─ ObjectDamaged       what arrived is not what the bucket listed
      ├─ ManifestInvalid     manifest.json cannot be read
      ├─ ManifestUntrusted   its signature is missing or wrong
-     └─ VolumeUnwritable    the folder cannot take the files
+     ├─ VolumeUnwritable    the folder cannot take the files
+     ├─ KeyFileUnusable     the file that signs is missing or no ed25519 key
+     ├─ PickleRefused       a pickle wants more than arrays
+     ├─ NotABodyModel       a file lacks what a body of the SMPL family has
+     ├─ PlacementBlocked    something else lies where a file should be placed
+     ├─ PlacementMissing    a place that cannot be written lacks a file
+     ├─ VolumeOfAnotherUser the volume belongs to a user that we are not
+     ├─ SourceUnusable      the folder to publish is empty, unreadable or changes
+     ├─ PublishConflict     someone else published meanwhile
+     ├─ AdminUnavailable    the server does not take MinIO's administration calls
+     └─ WeightsIncomplete   files are missing or are not what the manifest says
 
 A class's docstring is its default message; `advice` says what to do next; `exit_code` is what
 `models-sync` ends with.
@@ -101,3 +111,82 @@ class VolumeUnwritable(SyncError):
 
     exit_code = 7
     advice = "Free space or correct the owner of MODEL_SYNC_LOCAL_ROOT, then run again."
+
+
+class KeyFileUnusable(SyncError):
+    """The file with the signing key cannot be used."""
+
+    exit_code = 20
+    advice = "Make a key with `models-sync keygen FILE` and name it in MODEL_SYNC_SIGNING_KEY."
+
+
+class PickleRefused(SyncError):
+    """A pickle asks for something that is no array; nothing in it was run."""
+
+    exit_code = 21
+    advice = (
+        "Get the file again from its publisher. If it is genuine, export its arrays to .npz where "
+        "you trust it, and publish that."
+    )
+
+
+class NotABodyModel(SyncError):
+    """The file does not hold what a body model of the SMPL family has."""
+
+    exit_code = 22
+    advice = "Convert one of SMPLX_{NEUTRAL,MALE,FEMALE}.pkl or .npz as its publisher ships it."
+
+
+class PlacementBlocked(SyncError):
+    """Something else lies where a file should be placed; it was left as it is."""
+
+    exit_code = 23
+    advice = "Move what lies there out of the way, then run `models-sync place` again."
+
+
+class PlacementMissing(SyncError):
+    """A file is not in its place, and the place cannot be written."""
+
+    exit_code = 24
+    advice = (
+        "Build the image with these links, or mount the folder writable, then run "
+        "`models-sync place` again."
+    )
+
+
+class VolumeOfAnotherUser(SyncError):
+    """The folder belongs to another user, and we may not write there."""
+
+    exit_code = 25
+    advice = "Give the folder to the worker's user once, as root."
+
+
+class SourceUnusable(SyncError):
+    """The folder to publish holds nothing to publish, or cannot be read as it should."""
+
+    exit_code = 26
+    advice = "Lay the files out as docs/howto/models.md shows, and leave them alone meanwhile."
+
+
+class PublishConflict(SyncError):
+    """Someone else published to this bucket meanwhile."""
+
+    exit_code = 27
+    advice = "Run the command again: what was uploaded already is not sent twice."
+
+
+class AdminUnavailable(SyncError):
+    """The server does not take MinIO's administration calls from this user."""
+
+    exit_code = 28
+    advice = (
+        "Use the root user of a server with MinIO's admin API, or hand the policy that "
+        "`models-sync policy` prints to your server's own administration."
+    )
+
+
+class WeightsIncomplete(SyncError):
+    """Files are missing or are not what the manifest says."""
+
+    exit_code = 29
+    advice = "Run `models-sync pull`."

@@ -208,10 +208,10 @@ class JobRunner:
         )
 
     # ------------------------------------------------------------ jobs that never ran
-    async def gave_up(self, delivery: Delivery, reason: str) -> None:
-        """Tell the API of a job that BullMQ fails without handing it over (stalled too often)."""
-        log.error("job.gave_up", queue_job_id=delivery.queue_job_id, why=reason)
-        await self._tell_failed(claimed_job_id(delivery.data), f"{EngineError.code}: {reason}")
+    async def gave_up(self, delivery: Delivery, error: AvatarError) -> None:
+        """Tell the API of a job that is failed without us: stalled too often, or cancelled."""
+        log.error("job.gave_up", queue_job_id=delivery.queue_job_id, why=str(error))
+        await self._tell_failed(claimed_job_id(delivery.data), failure_text(error))
 
     async def _tell_failed(self, job_id: str | None, text: str) -> None:
         if job_id is None:

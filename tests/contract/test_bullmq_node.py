@@ -13,12 +13,12 @@ import pytest
 from tests.conftest import NodeClient, StartWorker, until_ready
 from tests.fakes.api import FakeApi
 from tests.producer import Producer
-from worker.consumer import worker as consumer_module
+from worker.consumer import retries
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer_module, "BACKOFF", {"type": "exponential", "delay": 20})
+    monkeypatch.setattr(retries, "BACKOFF", {"type": "exponential", "delay": 20})
 
 
 async def test_a_job_added_with_no_options_is_seen_from_node_from_end_to_end(

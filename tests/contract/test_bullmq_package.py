@@ -14,9 +14,12 @@ from bullmq.custom_errors import UnrecoverableError, WaitingChildrenError
 from bullmq.redis_connection import RedisConnection, loadScript
 from bullmq.scripts import Scripts
 
+from worker.consumer.bull import BullWorker, _Scripts
 from worker.consumer.connection import connect
-from worker.consumer.worker import Consumer, _Scripts, _settle_retry_policy, _Worker
+from worker.consumer.retries import settle_retry_policy
+from worker.consumer.worker import Consumer
 from worker.demo.stack import EmbeddedStack
+from worker.errors import AvatarError
 from worker.settings import QueueSettings
 
 
@@ -63,7 +66,7 @@ def test_what_we_override_is_called_with_what_we_expect() -> None:
 
 
 async def test_the_worker_has_the_settings_that_held_up(settings: QueueSettings) -> None:
-    worker = _Worker(settings, never, never)
+    worker = BullWorker(settings, never, never)
     try:
         assert worker.opts["lockDuration"] == 60_000
         assert worker.opts["stalledInterval"] == 15_000
@@ -178,8 +181,8 @@ async def test_a_job_that_stalled_too_often_is_told_before_it_is_failed(
     told: list[str] = []
     settled = asyncio.Event()
 
-    async def gave_up(_delivery: Any, reason: str) -> None:
-        told.append(reason)
+    async def gave_up(_delivery: Any, error: AvatarError) -> None:
+        told.append(error.message)
         settled.set()
 
     consumer = Consumer(settings, never, gave_up)
@@ -209,12 +212,13 @@ class _Job:
     def __init__(self, **opts: Any) -> None:
         self.opts = {"attempts": 0, "delay": 0} | opts  # as bullmq.Job fills them
         self.attempts = 1
+        self.attemptsMade = 0
 
 
 @pytest.mark.parametrize(
     ("opts", "attempts", "backoff"),
     [
-        ({}, 3, {"type": "exponential", "delay": 2000}),
+        ({}, 3, {"type": "fixed", "delay": 2000}),
         ({"attempts": 1}, 1, None),
         (
             {"attempts": 5, "backoff": {"type": "fixed", "delay": 9}},
@@ -222,14 +226,14 @@ class _Job:
             {"type": "fixed", "delay": 9},
         ),
         ({"backoff": {"type": "fixed", "delay": 9}}, 3, {"type": "fixed", "delay": 9}),
-        ({"attempts": 4, "backoff": {"type": "own"}}, 4, {"type": "exponential", "delay": 2000}),
+        ({"attempts": 4, "backoff": {"type": "own"}}, 4, {"type": "fixed", "delay": 2000}),
     ],
 )
 def test_the_retry_policy_is_the_producers_or_ours(
     opts: dict[str, Any], attempts: int, backoff: dict[str, Any] | None
 ) -> None:
     job = _Job(**opts)
-    _settle_retry_policy(job, 3)
+    settle_retry_policy(job, 3)
     assert (job.attempts, job.opts["attempts"]) == (attempts, attempts)
     assert job.opts.get("backoff") == backoff
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from tests.conftest import FAKE_ENGINE, until_ready
 from tests.fakes.api import FakeApi, serve_api
 from tests.producer import Producer
-from worker.consumer import worker as consumer_module
+from worker.consumer import retries
 from worker.demo.stack import EmbeddedStack
 from worker.lifecycle import Worker
 from worker.reporter import reports as reports_module
@@ -45,7 +45,7 @@ async def worker(stack: EmbeddedStack, api: FakeApi, producer: Producer) -> Asyn
     settings = Settings.load(stack.worker_environment() | variables)
     with pytest.MonkeyPatch.context() as patch:
         # Retries in milliseconds; what they do is the same.
-        patch.setattr(consumer_module, "BACKOFF", {"type": "exponential", "delay": 20})
+        patch.setattr(retries, "BACKOFF", {"type": "exponential", "delay": 20})
         patch.setattr(reports_module, "_backoff", lambda _state: 0.02)
         running = Worker(settings, engine_command=FAKE_ENGINE)
         work = asyncio.create_task(running.run())

@@ -1,30 +1,38 @@
-"""BullMQ's worker as this project uses it: the only module that reaches into the package.
+"""Takes jobs from the queue and settles each of them; what it does by hand, BullMQ cannot.
 
-What is reached into is pinned by tests/contract.  Five defaults of the package break production,
-and each has its answer here: connections that notice death (`connection.py`), a processor from
-which no CancelledError escapes, work in another process so that locks are always renewed, a ping
-at start and `last_round_trip_s` after it, and the client name that Node looks for.
+How an attempt ends:
+
+    the handler returns             completed, with what it returned
+    AvatarError, retryable          tried again while attempts are left
+    AvatarError, not retryable      failed now, whatever attempts are left
+    JobHeldElsewhere                put off for a few seconds, no attempt burned
+    stopping (SIGTERM)              back at the head of wait, no attempt burned
+    the lock is lost                aborted and left to its new owner
+    cancelled, stalled too often    `gave_up` is told, then failed
+
+BullMQ delivers at least once, and so does every line of this table.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
 import bullmq
-from bullmq.custom_errors import UnrecoverableError, WaitingChildrenError
-from bullmq.redis_connection import RedisConnection, loadScript
-from bullmq.scripts import Scripts
+from redis.exceptions import RedisError
 
-from worker.consumer.connection import client_name, connect
-from worker.contract import failure_text
-from worker.errors import AvatarError, EngineError, InputError, JobAborted
+from worker.consumer.bull import LOCK_MS as LOCK_MS  # noqa: PLC0414 - others read it here
+from worker.consumer.bull import LONGEST_POLL_S, BullWorker, LeaveAlone, failure
+from worker.consumer.cancellation import find_cancelled
+from worker.consumer.delivery import Delivery as Delivery  # noqa: PLC0414 - same
+from worker.consumer.delivery import GaveUp, Handler
+from worker.consumer.retries import named, settle_retry_policy
+from worker.contract import claimed_job_id
+from worker.errors import AvatarError, Cancelled, EngineError, JobAborted, JobHeldElsewhere
 from worker.observability.logs import get_logger
 
 if TYPE_CHECKING:
@@ -32,78 +40,59 @@ if TYPE_CHECKING:
 
 log = get_logger("worker.consumer")
 
-LOCK_MS: Final = 60_000
-STALLED_INTERVAL_MS: Final = 15_000
-MAX_STALLED_COUNT: Final = 3
-RUN_RETRY_DELAY_MS: Final = 1_000
-LONGEST_POLL_S: Final = 1.0
-"""A blocking read for a job never lasts longer, so that stopping does not either."""
 CLOSE_TIMEOUT_S: Final = 1.0
 """For one last word with a Redis that may not answer."""
-BACKOFF: Final = {"type": "exponential", "delay": 2_000}
-"""Between attempts, when the producer asked for none: 2 s, 4 s, 8 s, …"""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One attempt at one BullMQ job, as the rest of the worker sees it."""
-
-    queue_job_id: str
-    """BullMQ's id, which is not `data.jobId`."""
-    data: Any
-    attempt: int
-    """1 for the first."""
-    attempts: int
-    """How many there may be in all."""
-    starts: int
-    """How often the job was handed to a worker, this time included; stalls and requeues count."""
-    queue_wait_s: float
-    progress: Callable[[int], Awaitable[None]] = field(repr=False)
-    """Tells those who watch the queue; never raises."""
-
-    @property
-    def is_last_attempt(self) -> bool:
-        """Whether nobody will try again after this."""
-        return self.attempt >= self.attempts
-
-
-Handler = Callable[[Delivery], Awaitable[dict[str, Any]]]
-"""Does the job and returns its return value; raises AvatarError."""
-GaveUp = Callable[[Delivery, str], Awaitable[None]]
-"""Told of a job that BullMQ fails without handing it over, and of the reason."""
+HELD_DELAY_MS: Final = 5_000
+"""How long a job is put off whose id another worker is busy with."""
+PULSE_S: Final = 1.0
+"""How often Redis is asked for cancellations, and whether it is there; half of the 2 s within
+which a running job stops."""
+PULSE_TIMEOUT_S: Final = 5.0
+SILENCE_S: Final = 5.0
+"""After so long without an answer the log says so."""
+SAME_ERROR_EVERY_S: Final = 30.0
 
 
 class Consumer:
-    """Takes jobs from the queue, one at a time, and settles each of them.
+    """Takes jobs from the queue and settles each of them.
 
     Args:
         settings: where the queue is.
         handle: does a job.
-        gave_up: told of jobs that stalled too often.
+        gave_up: told of jobs that the handler did not fail itself.
+        concurrency: how many jobs at a time; one per GPU.
     """
 
-    def __init__(self, settings: QueueSettings, handle: Handler, gave_up: GaveUp) -> None:
+    def __init__(
+        self, settings: QueueSettings, handle: Handler, gave_up: GaveUp, *, concurrency: int = 1
+    ) -> None:
         self._settings = settings
         self._handle = handle
         self._gave_up = gave_up
-        self._worker: _Worker | None = None
+        self._concurrency = concurrency
+        self._worker: BullWorker | None = None
         self._run: asyncio.Task[None] | None = None
+        self._pulse: asyncio.Task[None] | None = None
         self._jobs: dict[str, _RunningJob] = {}
         self._stopping = False
+        self._errors = _SeldomLogged()
 
     # ------------------------------------------------------------ life
     async def start(self) -> asyncio.Task[None]:
-        """Begin to take jobs; the task that is returned ends only when taking has ended."""
-        self._worker = _Worker(self._settings, self._process, self._stalled_out)
-        self._worker.on("error", _log_error)
-        self._worker.on("lockRenewalFailed", self._lost_locks)
-        # Until this was asked, the package rounds delays up to whole seconds.
-        await self._worker.redisConnection.getRedisVersion()
-        await self._worker.blockingRedisConnection.getRedisVersion()
-        self._requeue_script = self._worker.client.register_script(
-            loadScript("moveJobFromActiveToWait-9.lua")
+        """Begin to take jobs, once `open`; the task returned ends only when taking has ended.
+
+        Raises:
+            RedisError, OSError: Redis did not answer.
+        """
+        worker = BullWorker(
+            self._settings, self._process, self._stalled_out, concurrency=self._concurrency
         )
-        self._run = asyncio.create_task(self._worker.run(), name="consumer")
+        self._worker = worker
+        worker.on("error", self._errors)
+        worker.on("lockRenewalFailed", self._lost_locks)
+        await worker.prepare()
+        self._run = asyncio.create_task(worker.run(), name="consumer")
+        self._pulse = asyncio.create_task(self._beat(worker), name="consumer's pulse")
         return self._run
 
     def open(self) -> None:
@@ -130,7 +119,7 @@ class Consumer:
 
     @property
     def last_round_trip_s(self) -> float:
-        """Seconds since the queue last answered."""
+        """Seconds since the queue last answered; asked every second, busy or idle."""
         return time.monotonic() - self._worker.answered_at if self._worker else 0.0
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
@@ -150,10 +139,12 @@ class Consumer:
             await asyncio.wait(running, timeout=drain_s)
         settling = [asyncio.create_task(job.settled.wait()) for job in self._jobs.values()]
         for job in self._jobs.values():
-            job.abort(requeue=True)
+            job.abort(_Why.STOPPING)
         await asyncio.wait({self._run, *settling}, timeout=LONGEST_POLL_S + 1.0)
-        self._run.cancel()
-        await asyncio.wait({self._run})
+        for task in (self._run, self._pulse, *settling):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
         with contextlib.suppress(Exception):
             # Forced: what is still there hangs on a Redis that does not answer.
             await asyncio.wait_for(self._worker.close(force=True), CLOSE_TIMEOUT_S)
@@ -161,54 +152,88 @@ class Consumer:
     # ------------------------------------------------------------ one job
     async def _process(self, job: bullmq.Job, token: str) -> dict[str, Any]:
         """What BullMQ calls.  Never lets a CancelledError out: it would end the run loop."""
-        _settle_retry_policy(job, self._settings.max_retries)
-        running = _RunningJob(asyncio.ensure_future(self._handle(self._delivery(job))))
+        settle_retry_policy(job, self._settings.max_retries)
+        delivery = self._delivery(job)
+        running = _RunningJob(claimed_job_id(job.data))
+        running.work = asyncio.create_task(self._work(delivery, running), name=f"job {job.id}")
         self._jobs[job.id] = running
         try:
             if self._stopping:
-                running.abort(requeue=True)
-            await asyncio.wait({running.work})
-        except asyncio.CancelledError:
-            running.abort(requeue=True)
-            await asyncio.wait({running.work})
-        try:
-            if running.aborted and running.work.cancelled():
-                await self._give_back(job, token, requeue=running.requeue)
-            return _outcome(running.work)
+                running.abort(_Why.STOPPING)
+            try:
+                await asyncio.wait({running.work})
+            except asyncio.CancelledError:
+                running.abort(_Why.STOPPING)
+                await asyncio.wait({running.work})
+            return await self._settle(job, token, delivery, running)
         finally:
             del self._jobs[job.id]
             running.settled.set()
 
-    async def _give_back(self, job: bullmq.Job, token: str, *, requeue: bool) -> None:
-        """Leave the job to others, and leave BullMQ nothing to settle.
+    async def _work(self, delivery: Delivery, running: _RunningJob) -> dict[str, Any]:
+        if running.job_id is not None and self._worker is not None:
+            with contextlib.suppress(RedisError, OSError):  # the pulse asks again in a second
+                running.taken_back = (await self._find_cancelled({running.job_id})).get(
+                    running.job_id
+                )
+            if running.taken_back is not None:
+                raise running.taken_back
+        return await self._handle(delivery)
 
-        Raises:
-            WaitingChildrenError: always; it is what makes BullMQ neither complete nor fail it.
-        """
-        if requeue and self._worker is not None:
-            keys = self._worker.scripts.keys
-            job_key = self._worker.scripts.toKey(job.id)
-            names = "active wait stalled paused meta limiter prioritized marker events"
-            try:
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    answer = await self._requeue_script(
-                        keys=[keys[name] for name in names.split()], args=[job.id, token, job_key]
-                    )
-                if answer < 0:  # its key or its lock is gone: it is somebody else's already
-                    log.warning("job.not_requeued", queue_job_id=job.id, answer=answer)
-                else:
-                    log.info("job.requeued", queue_job_id=job.id)
-            except Exception as error:  # noqa: BLE001 - then it stalls, and is taken up again
-                log.warning("job.requeue_failed", queue_job_id=job.id, why=repr(error))
-        raise WaitingChildrenError
+    async def _settle(
+        self, job: bullmq.Job, token: str, delivery: Delivery, running: _RunningJob
+    ) -> dict[str, Any]:
+        """Return the work's result, or raise what BullMQ makes the right thing of."""
+        error = JobAborted() if running.work.cancelled() else running.work.exception()
+        if error is None:
+            return running.work.result()
+        taken_back = running.taken_back
+        if taken_back is not None and (
+            error is taken_back or (running.work.cancelled() and running.why is _Why.CANCELLED)
+        ):
+            log.info("job.cancelled", queue_job_id=job.id, why=taken_back.message)
+            if not await self._tell(delivery, taken_back):
+                raise LeaveAlone
+            raise failure(taken_back)
+        if running.work.cancelled() and running.why is not None:
+            if running.why is _Why.STOPPING:
+                await self._put_back(job, token)
+            raise LeaveAlone
+        if isinstance(error, JobHeldElsewhere):
+            await self._put_off(job, token, error)
+            raise LeaveAlone
+        raise failure(named(error)) from None
 
+    async def _put_back(self, job: bullmq.Job, token: str) -> None:
+        assert self._worker is not None  # noqa: S101 - it called us
+        with self._or_left_to_stall("job.requeue_failed", job):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                was_ours = await self._worker.put_back(job, token)
+            log.info("job.requeued" if was_ours else "job.not_requeued", queue_job_id=job.id)
+
+    async def _put_off(self, job: bullmq.Job, token: str, error: AvatarError) -> None:
+        assert self._worker is not None  # noqa: S101 - it called us
+        with self._or_left_to_stall("job.put_off_failed", job):
+            await self._worker.put_off(job, token, HELD_DELAY_MS)
+            log.info("job.put_off", queue_job_id=job.id, why=error.message, delay_ms=HELD_DELAY_MS)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _or_left_to_stall(event: str, job: bullmq.Job) -> Any:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - then it stalls, and is taken up again
+            log.warning(event, queue_job_id=job.id, why=repr(error))
+
+    # ------------------------------------------------------------ what others are told
     def _delivery(self, job: bullmq.Job) -> Delivery:
-        async def progress(percent: int) -> None:
+        async def quietly(telling: Awaitable[object], event: str) -> None:
             try:
-                await job.updateProgress(percent)
+                await telling
             except Exception as error:  # noqa: BLE001 - nobody's work depends on it
-                log.warning("progress.not_noted", percent=percent, why=repr(error))
+                log.warning(event, queue_job_id=job.id, why=repr(error))
 
+        trace = job.opts.get("tm")
         return Delivery(
             queue_job_id=job.id,
             data=job.data,
@@ -216,147 +241,117 @@ class Consumer:
             attempts=job.opts["attempts"],
             starts=max(job.attemptsStarted, 1),
             queue_wait_s=max(0.0, time.time() - job.timestamp / 1000.0),
-            progress=progress,
+            progress=lambda percent: quietly(job.updateProgress(percent), "progress.not_noted"),
+            note=lambda text: quietly(job.log(text), "note.not_noted"),
+            trace=trace if isinstance(trace, str) else None,
         )
 
-    async def _stalled_out(self, job: bullmq.Job) -> None:
-        await self._gave_up(self._delivery(job), str(job.deferredFailure))
+    async def _stalled_out(self, job: bullmq.Job) -> bool:
+        settle_retry_policy(job, self._settings.max_retries)
+        return await self._tell(self._delivery(job), EngineError(str(job.deferredFailure)))
 
+    async def _tell(self, delivery: Delivery, error: AvatarError) -> bool:
+        """Call `gave_up`; whether it took note, so that the job may be failed."""
+        telling = asyncio.ensure_future(self._gave_up(delivery, error))
+        try:
+            await asyncio.wait({telling})
+        except asyncio.CancelledError:
+            telling.cancel()
+            return False
+        if telling.cancelled() or telling.exception() is not None:
+            trouble = None if telling.cancelled() else telling.exception()
+            log.error("gave_up.failed", queue_job_id=delivery.queue_job_id, exc_info=trouble)
+            return False
+        return True
+
+    # ------------------------------------------------------------ what comes from outside
     def _lost_locks(self, job_ids: list[str]) -> None:
         """Abort work on jobs whose lock somebody else may hold by now."""
         for job_id in job_ids:
-            if job_id in self._jobs:
+            if job_id in self._jobs and self._jobs[job_id].abort(_Why.LOCK_LOST):
                 log.error("job.lock_lost", queue_job_id=job_id)
-                self._jobs[job_id].abort(requeue=False)
+
+    async def _beat(self, worker: BullWorker) -> None:
+        """Ask Redis every second, so that its silence and a job's cancellation are noticed."""
+        silent = False
+        while True:
+            await asyncio.sleep(PULSE_S)
+            try:
+                async with asyncio.timeout(PULSE_TIMEOUT_S):
+                    await self._ask(worker)
+            except (RedisError, OSError, TimeoutError) as error:
+                if not silent and self.last_round_trip_s > SILENCE_S:
+                    silent = True
+                    log.warning("queue.silent", why=repr(error))
+            except Exception as error:  # noqa: BLE001 - the pulse must go on
+                self._errors(error)
+            if silent and self.last_round_trip_s < PULSE_S:
+                silent = False
+                log.info("queue.answers_again")
+
+    async def _ask(self, worker: BullWorker) -> None:
+        running = {job.job_id: job for job in self._jobs.values() if job.job_id is not None}
+        if running:
+            for job_id, why in (await self._find_cancelled(running.keys())).items():
+                for job in [one for one in self._jobs.values() if one.job_id == job_id]:
+                    job.take_back(why)
+        elif self.last_round_trip_s > PULSE_S:
+            await worker.client.ping()
+        else:
+            return  # an idle queue is asked for jobs as often
+        worker.note_round_trip()
+
+    async def _find_cancelled(self, job_ids: Any) -> dict[str, Cancelled]:
+        assert self._worker is not None  # noqa: S101 - it called us
+        prefix, queue = self._settings.prefix, self._settings.queue
+        return await find_cancelled(self._worker.client, prefix, queue, job_ids)
+
+
+class _Why(Enum):
+    """Why work on a job was aborted; a later member overrules an earlier one."""
+
+    CANCELLED = auto()
+    STOPPING = auto()
+    LOCK_LOST = auto()
 
 
 class _RunningJob:
-    """The work on one job, and whether it was taken away."""
+    """The work on one job, and why it was aborted."""
 
-    def __init__(self, work: asyncio.Future[dict[str, Any]]) -> None:
-        self.work = work
-        self.aborted = False
-        self.requeue = False
+    work: asyncio.Task[dict[str, Any]]
+
+    def __init__(self, job_id: str | None) -> None:
+        self.job_id = job_id
+        """`data.jobId`; None when the data names none."""
+        self.why: _Why | None = None
+        self.taken_back: Cancelled | None = None
         self.settled = asyncio.Event()
 
-    def abort(self, *, requeue: bool) -> None:
-        """Cancel the work, unless it is done already."""
-        if self.work.cancel():
-            self.aborted, self.requeue = True, requeue
+    def abort(self, why: _Why) -> bool:
+        """Cancel the work; whether it was not over yet."""
+        if self.why is not None and self.why.value >= why.value:
+            return False
+        if not self.work.cancel():
+            return False
+        self.why = why
+        return True
+
+    def take_back(self, why: Cancelled) -> None:
+        """Cancel the work because somebody who may has asked for it."""
+        if self.taken_back is None:
+            self.taken_back = why
+            self.abort(_Why.CANCELLED)
 
 
-def _outcome(work: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
-    """Return the work's result, or raise what BullMQ makes the right thing of.
+class _SeldomLogged:
+    """Writes the package's errors to the log; one that repeats itself, twice a minute."""
 
-    Raises:
-        UnrecoverableError: the job fails now, whatever attempts are left.
-        AvatarError: the job is tried again while attempts are left.
-    """
-    if work.cancelled():
-        raise JobAborted("The work was cancelled from inside.")
-    error = work.exception()
-    if error is None:
-        return work.result()
-    if not isinstance(error, AvatarError):
-        log.error("job.unexpected", exc_info=error)
-        error = EngineError(f"{type(error).__name__}: {error}")
-    if isinstance(error, InputError) or not error.retryable:
-        raise UnrecoverableError(failure_text(error)) from None
-    raise error
+    def __init__(self) -> None:
+        self._last = ""
+        self._at = 0.0
 
-
-def _settle_retry_policy(job: bullmq.Job, max_retries: int) -> None:
-    """Give a job whose producer set no attempts MAX_RETRIES of them.
-
-    Only this object is changed: the package decides about a retry from it, and every later
-    attempt is given the same policy by the worker that takes it.
-    """
-    if not job.opts.get("attempts"):
-        job.opts["attempts"] = max_retries
-        if not job.opts.get("backoff"):
-            job.opts["backoff"] = dict(BACKOFF)
-    job.attempts = job.opts["attempts"]
-    backoff = job.opts.get("backoff")
-    if backoff and backoff.get("type") not in {"fixed", "exponential"}:
-        # A strategy that lives in the producer's code.  Unknown here, it would leave the job
-        # active for ever.
-        job.opts["backoff"] = {**BACKOFF, "delay": backoff.get("delay") or BACKOFF["delay"]}
-
-
-class _Worker(bullmq.Worker):  # type: ignore[misc]  # the package has no types
-    """The package's worker with a gate, short polls, and connections of our making."""
-
-    def __init__(
-        self,
-        settings: QueueSettings,
-        processor: Callable[..., Awaitable[dict[str, Any]]],
-        stalled_out: Callable[[bullmq.Job], Awaitable[None]],
-    ) -> None:
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        super().__init__(
-            settings.queue,
-            processor,
-            {
-                "connection": connect(settings),
-                "prefix": settings.prefix,
-                "name": name,
-                "autorun": False,
-                "concurrency": 1,
-                "lockDuration": LOCK_MS,
-                "stalledInterval": STALLED_INTERVAL_MS,
-                "maxStalledCount": MAX_STALLED_COUNT,
-                "runRetryDelay": RUN_RETRY_DELAY_MS,
-            },
-        )
-        # Only the connection that waits for jobs carries the name: Node counts workers by it.
-        self.blockingRedisConnection = RedisConnection(
-            connect(settings, name=client_name(settings.prefix, settings.queue, name))
-        )
-        self.bclient = self.blockingRedisConnection.conn
-        self._client_name_set = True
-        self.scripts = _Scripts(settings.prefix, settings.queue, self.redisConnection)
-        self._stalled_out = stalled_out
-        self.may_take = asyncio.Event()
-        self.answered_at = time.monotonic()
-        self.on("locksRenewed", lambda _renewed: self.note_round_trip())
-
-    def note_round_trip(self) -> None:
-        """Note that Redis answered just now."""
-        self.answered_at = time.monotonic()
-
-    def getBlockTimeout(self, block_until: int) -> float:  # noqa: N802 - the package's name
-        """Poll in short turns."""
-        return min(float(super().getBlockTimeout(block_until)), LONGEST_POLL_S)
-
-    async def moveToActive(self, token: str) -> bullmq.Job | None:  # noqa: N802 - same
-        """Take the next job, when jobs may be taken."""
-        await self.may_take.wait()
-        if self.closing:
-            return None
-        job = await super().moveToActive(token)
-        self.note_round_trip()
-        return job
-
-    async def processJob(self, job: bullmq.Job, token: str) -> None:  # noqa: N802 - same
-        """Tell of a job that stalled too often before the package fails it."""
-        if job.deferredFailure:
-            with contextlib.suppress(Exception):
-                _settle_retry_policy(job, 1)
-                await self._stalled_out(job)
-        await super().processJob(job, token)
-
-
-class _Scripts(Scripts):  # type: ignore[misc]  # the package has no types
-    """The package's scripts, with a failed job's reason stored as Node stores it."""
-
-    def moveToFailedArgs(  # noqa: N802 - the package's name
-        self, job: bullmq.Job, failed_reason: str, *more: Any, **named: Any
-    ) -> tuple[list[str], list[Any]]:
-        """Give the reason as plain text; the package gives it as JSON, in quotation marks."""
-        keys, args = super().moveToFailedArgs(job, failed_reason, *more, **named)
-        args[3] = failed_reason
-        return keys, args
-
-
-def _log_error(error: Exception, job: bullmq.Job | None = None) -> None:
-    log.warning("queue.error", why=repr(error), queue_job_id=job.id if job else None)
+    def __call__(self, error: Exception, job: bullmq.Job | None = None) -> None:
+        text, now = repr(error), time.monotonic()
+        if text != self._last or now - self._at > SAME_ERROR_EVERY_S:
+            self._last, self._at = text, now
+            log.warning("queue.error", why=text, queue_job_id=job.id if job else None)

@@ -1,0 +1,211 @@
+"""The bullmq package's worker, mended: the only module, with `locks`, that reaches into it.
+
+What is reached into is pinned by tests/contract.  Defaults of the package that break production,
+and their answers: connections that do not notice death (`connection`), a run loop that ends when
+a CancelledError escapes a processor (`worker` lets none out), locks that go by the wall clock
+(`locks`), names that Node does not find (`connection.client_name`, `processedBy`), a reason for
+failure in quotation marks, and polls too long to stop in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import bullmq
+import msgpack  # type: ignore[import-untyped]  # it has no types; bullmq brings it
+from bullmq.custom_errors import UnrecoverableError, WaitingChildrenError
+from bullmq.redis_connection import RedisConnection, loadScript
+from bullmq.scripts import Scripts, raw2NextJobData
+
+from worker.consumer.connection import client_name, connect
+from worker.consumer.locks import LockKeeper
+from worker.contract import failure_text
+from worker.errors import AvatarError, InputError
+
+if TYPE_CHECKING:
+    from worker.settings import QueueSettings
+
+LOCK_MS: Final = 60_000
+STALLED_INTERVAL_MS: Final = 15_000
+MAX_STALLED_COUNT: Final = 3
+RUN_RETRY_DELAY_MS: Final = 1_000
+LONGEST_POLL_S: Final = 1.0
+"""A blocking read for a job never lasts longer, so that stopping does not either."""
+
+Processor = Callable[[bullmq.Job, str], Awaitable[dict[str, Any]]]
+"""Does a job, given its token; raises what `failure` returns, or LeaveAlone."""
+
+LeaveAlone = WaitingChildrenError
+"""Raised by a processor whose job has been put elsewhere: BullMQ neither completes nor fails it."""
+
+
+def failure(error: AvatarError) -> Exception:
+    """Return what a processor raises for `error`: whether BullMQ tries again is its class's."""
+    if error.retryable and not isinstance(error, InputError):
+        return error
+    final: Exception = UnrecoverableError(failure_text(error))
+    return final
+
+
+class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no types
+    """The package's worker with a gate, short polls, and connections and locks of our making.
+
+    Args:
+        settings: where the queue is.
+        processor: does a job.
+        stalled_out: called with a job that stalled too often, before it is failed; False leaves
+            the job alone.
+        concurrency: how many jobs at a time.
+    """
+
+    def __init__(
+        self,
+        settings: QueueSettings,
+        processor: Processor,
+        stalled_out: Callable[[bullmq.Job], Awaitable[bool]],
+        *,
+        concurrency: int = 1,
+    ) -> None:
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        super().__init__(
+            settings.queue,
+            processor,
+            {
+                "connection": connect(settings),
+                "prefix": settings.prefix,
+                "name": name,
+                "autorun": False,
+                "concurrency": concurrency,
+                "lockDuration": LOCK_MS,
+                "stalledInterval": STALLED_INTERVAL_MS,
+                "maxStalledCount": MAX_STALLED_COUNT,
+                "runRetryDelay": RUN_RETRY_DELAY_MS,
+            },
+        )
+        # Only the connection that waits for jobs carries the name: Node counts workers by it.
+        self.blockingRedisConnection = RedisConnection(
+            connect(settings, name=client_name(settings.prefix, settings.queue, name))
+        )
+        self.bclient = self.blockingRedisConnection.conn
+        self._client_name_set = True
+        self.scripts = _Scripts(settings.prefix, settings.queue, self.redisConnection)
+        self.lockManager = LockKeeper(
+            self,
+            lock_renew_time=self.opts["lockRenewTime"],
+            lock_duration=self.opts["lockDuration"],
+            worker_id=self.id,
+            worker_name=name,
+        )
+        self._put_back = self.client.register_script(loadScript("moveJobFromActiveToWait-9.lua"))
+        self._stalled_out = stalled_out
+        self._in_hand: dict[str, asyncio.Event] = {}
+        self.may_take = asyncio.Event()
+        self.answered_at = time.monotonic()
+        self.on("locksRenewed", lambda _renewed: self.note_round_trip())
+
+    async def prepare(self) -> None:
+        """Ask both connections for the server's version; without it, delays are whole seconds.
+
+        Raises:
+            RedisError, OSError: Redis did not answer.
+        """
+        await self.redisConnection.getRedisVersion()
+        await self.blockingRedisConnection.getRedisVersion()
+        self.note_round_trip()
+
+    def note_round_trip(self) -> None:
+        """Note that Redis answered just now."""
+        self.answered_at = time.monotonic()
+
+    # ------------------------------------------------------------ a job goes elsewhere
+    async def put_back(self, job: bullmq.Job, token: str) -> bool:
+        """Put a job at the head of wait, or of those of its priority; its attempt is unburned.
+
+        Returns:
+            Whether it was ours to put back.
+
+        Raises:
+            RedisError, OSError: Redis did not answer.
+        """
+        names = "active wait stalled paused meta limiter prioritized marker events"
+        keys = self.scripts.getKeys(names.split())
+        answer = await self._put_back(keys=keys, args=[job.id, token, self.scripts.toKey(job.id)])
+        return bool(answer >= 0)
+
+    async def put_off(self, job: bullmq.Job, token: str, delay_ms: int) -> None:
+        """Put a job aside for `delay_ms`; its attempt is unburned.
+
+        Raises:
+            TypeError: its lock is not ours (the package's way of saying so).
+            RedisError, OSError: Redis did not answer.
+        """
+        now_ms = round(time.time() * 1000)
+        await self.scripts.moveToDelayed(job.id, now_ms, delay_ms, token, {"skipAttempt": True})
+
+    # ------------------------------------------------------------ what the package calls
+    def getBlockTimeout(self, block_until: int) -> float:  # noqa: N802 - the package's name
+        """Poll in short turns."""
+        return min(float(super().getBlockTimeout(block_until)), LONGEST_POLL_S)
+
+    async def moveToActive(self, token: str) -> bullmq.Job | None:  # noqa: N802 - same
+        """Take the next job, when jobs may be taken."""
+        await self.may_take.wait()
+        if self.closing:
+            return None
+        asked_at = time.monotonic()
+        job = await super().moveToActive(token)
+        self.note_round_trip()
+        if job is not None:
+            self.lockManager.taken_at[job.id] = asked_at
+        return job
+
+    async def processJob(self, job: bullmq.Job, token: str) -> None:  # noqa: N802 - same
+        """Do a job, or tell of one that stalled too often before the package fails it."""
+        while earlier := self._in_hand.get(job.id):
+            # It stalled in our own hands.  The package knows jobs by their id alone: the end of
+            # the work on the first would stop the renewal of the second's lock.
+            self.emit("lockRenewalFailed", [job.id])
+            await earlier.wait()
+        self._in_hand[job.id] = over = asyncio.Event()
+        try:
+            self.lockManager.track_job(job.id, token, round(time.time() * 1000))
+            if job.deferredFailure and not await self._stalled_out(job):
+                return
+            await super().processJob(job, token)
+        finally:
+            self.lockManager.untrack_job(job.id)
+            del self._in_hand[job.id]
+            over.set()
+
+
+class _Scripts(Scripts):  # type: ignore[misc]  # the package has no types
+    """The package's scripts, with what Node's worker writes and the package's does not."""
+
+    async def moveToActive(self, token: str, opts: dict[str, Any]) -> list[Any] | None:  # noqa: N802 - the package's name
+        """Take the next job as Node's worker does: with its name, which becomes `processedBy`."""
+        names = "wait active prioritized events stalled limiter delayed paused meta pc marker"
+        fields = {
+            "token": token,
+            "lockDuration": opts["lockDuration"],
+            "limiter": None,
+            "name": opts["name"],
+        }
+        raw = await self.commands["moveToActive"](
+            keys=self.getKeys(names.split()),
+            args=[self.keys[""], round(time.time() * 1000), msgpack.packb(fields)],
+        )
+        found: list[Any] | None = raw2NextJobData(raw)
+        return found
+
+    def moveToFailedArgs(  # noqa: N802 - the package's name
+        self, job: bullmq.Job, failed_reason: str, *more: Any, **named: Any
+    ) -> tuple[list[str], list[Any]]:
+        """Give the reason as plain text; the package gives it as JSON, in quotation marks."""
+        keys, args = super().moveToFailedArgs(job, failed_reason, *more, **named)
+        args[3] = failed_reason
+        return keys, args

@@ -11,7 +11,8 @@
      ├─ ModelError             weights missing or wrong: the worker goes not ready
      │   └─ ModelMissing  ModelInvalid  LicensedEstimatorMissing
      ├─ EngineError            the computation broke: retried
-     │   └─ OutOfMemory  EngineTimeout  EngineCrashed  JobKillsEngine  FitFailed  ToolMissing
+     │   ├─ EngineUnavailable  OutOfMemory  EngineTimeout  EngineCrashed  GpuLost
+     │   └─ JobKillsEngine  FitFailed  ToolMissing
      ├─ DependencyError        a service did not answer: retried with backoff
      │   └─ StorageUnavailable  ApiUnavailable  QueueUnavailable
      ├─ Cancelled              somebody who may has taken the job back: never retried
@@ -222,6 +223,12 @@ class EngineError(AvatarError):
     default_advice = "The job is tried again; if it keeps failing, look at the worker's log."
 
 
+class EngineUnavailable(EngineError):
+    """There is no process that could compute."""
+
+    default_advice = "GET /ready says why; the job is tried again, here or by another worker."
+
+
 class OutOfMemory(EngineError):
     """The device ran out of memory."""
 
@@ -232,6 +239,15 @@ class EngineTimeout(EngineError):
 
 class EngineCrashed(EngineError):
     """The process that computes ended unexpectedly."""
+
+
+class GpuLost(EngineError):
+    """The GPU met an error that its process cannot recover from."""
+
+    default_advice = (
+        "The job is tried again in a fresh process; if it happens again, restart the pod and look "
+        "at the GPU with nvidia-smi."
+    )
 
 
 class JobKillsEngine(EngineError):

@@ -13,9 +13,10 @@ import pytest
 
 from tests.conftest import FAKE_ENGINE
 from worker.engine import supervisor
+from worker.engine.limits import EngineLimits
 from worker.engine.messages import EngineConfig, RunJob
 from worker.engine.supervisor import Engine, EngineState
-from worker.errors import EngineCrashed, EngineTimeout, ModelMissing, NoPerson
+from worker.errors import EngineCrashed, EngineTimeout, EngineUnavailable, ModelMissing, NoPerson
 
 
 class Watched:
@@ -29,7 +30,7 @@ class Watched:
             environment=dict(os.environ),
             on_state=self._note,
             command=FAKE_ENGINE,
-            setup_retry_s=(0.05,),
+            limits=EngineLimits(setup_retry_s=(0.05,)),
         )
 
     def _note(self, state: EngineState) -> None:
@@ -142,13 +143,13 @@ async def test_dying_again_and_again_is_defunct(tmp_path: Path) -> None:
         await watched.until(lambda: watched.engine.state is EngineState.DEFUNCT)
         assert isinstance(watched.engine.reason, EngineCrashed)
         assert "exit code 7" in watched.engine.reason.message
-        with pytest.raises(EngineCrashed):
+        with pytest.raises(EngineUnavailable):
             await watched.engine.run(job(tmp_path, "ok"), lambda *_: None, timeout_s=10)
 
 
 async def test_a_job_that_waits_for_an_engine_learns_that_none_will_come(tmp_path: Path) -> None:
     async with running(gltfpack_path="die-in-setup") as watched:
-        with pytest.raises(EngineCrashed, match="none will be started"):
+        with pytest.raises(EngineUnavailable, match="none will be started"):
             await watched.engine.run(job(tmp_path, "ok"), lambda *_: None, timeout_s=60)
         assert watched.engine.state is EngineState.DEFUNCT
         assert isinstance(watched.engine.reason, EngineCrashed)

@@ -14,7 +14,9 @@ from worker.consumer.connection import client_name
 from worker.contract import ProgressMark
 from worker.engine.messages import (
     Advanced,
+    Beat,
     Built,
+    Checkpointed,
     EngineConfig,
     Failed,
     Ready,
@@ -103,12 +105,20 @@ MESSAGES = [
         RunJob(job_id="j", folder="/tmp/x", front="photo_front", height_m=1.78),
         (
             b'{"kind":"run","job_id":"j","folder":"/tmp/x","front":"photo_front","side":null,'
-            b'"height_m":1.78,"weight_kg":null,"gender":"neutral"}\n'
+            b'"height_m":1.78,"weight_kg":null,"gender":"neutral","resume":[],"economy":false}\n'
         ),
     ),
     (
-        Ready(device_name="cpu", models=("m@1",)),
-        b'{"kind":"ready","device_name":"cpu","models":["m@1"]}\n',
+        Ready(device_name="cpu", models=("m@1",), fingerprint="f"),
+        b'{"kind":"ready","device_name":"cpu","models":["m@1"],"fingerprint":"f"}\n',
+    ),
+    (
+        Beat(rss_bytes=4096, cuda_reserved_bytes=0),
+        b'{"kind":"beat","rss_bytes":4096,"cuda_reserved_bytes":0}\n',
+    ),
+    (
+        Checkpointed(stage="fit", files=("checkpoint_fit.npz",)),
+        b'{"kind":"checkpointed","stage":"fit","files":["checkpoint_fit.npz"]}\n',
     ),
     (
         Advanced(stage="fit", fraction=0.5),
@@ -133,7 +143,10 @@ MESSAGES = [
     ),
     (
         Failed(code="NO_PERSON", message="m", advice="a", retryable=False),
-        b'{"kind":"failed","code":"NO_PERSON","message":"m","advice":"a","retryable":false}\n',
+        (
+            b'{"kind":"failed","code":"NO_PERSON","message":"m","advice":"a","retryable":false,'
+            b'"leaving":false}\n'
+        ),
     ),
 ]
 

@@ -21,10 +21,11 @@ import torch
 from worker.avatar.body.free import display_topology, free_body
 from worker.avatar.body.model import BodyModel
 from worker.avatar.export.writer import ExportInputs, ExportOptions, write_outputs
+from worker.avatar.fingerprint import fingerprint
 from worker.avatar.fit import FitOptions, fit_body
 from worker.avatar.measure import Measurer
 from worker.avatar.observe import Observer
-from worker.avatar.observe.assets import default_models_dir
+from worker.avatar.observe.assets import ASSETS, default_models_dir
 from worker.avatar.photo import read_photo
 from worker.avatar.quality import assess
 from worker.avatar.raster import coverage
@@ -88,6 +89,8 @@ class Pipeline:
         self.device = device
         self._observer = observer
         self._bodies: dict[Gender, tuple[BodyModel, Measurer]] = {}
+        self.fingerprint = ""
+        """Of code, weights and choices, once loaded: keys what was computed."""
 
     @classmethod
     def load(cls, config: PipelineConfig) -> Self:
@@ -105,6 +108,7 @@ class Pipeline:
         pipeline = cls(config, _pick_device(config.device), Observer.load(models_dir))
         for gender in Gender:
             pipeline._load_body(gender)
+        pipeline.fingerprint = pipeline._fingerprint()
         return pipeline
 
     @property
@@ -119,6 +123,15 @@ class Pipeline:
         """What is loaded, with digests."""
         body, _ = self._bodies[Gender.NEUTRAL]
         return [self._observer.source, body.data.source]
+
+    def cuda_reserved_bytes(self) -> int:
+        """How much CUDA memory torch's allocator holds; 0 on the CPU."""
+        return torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else 0
+
+    def release_memory(self) -> None:
+        """Give CUDA memory that is held but not used back to the device."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def run(self, request: AvatarRequest, folder: Path, progress: Progress) -> AvatarResult:
         """Build the avatar of one person.
@@ -191,6 +204,21 @@ class Pipeline:
         data = free_body(gender)
         model = BodyModel(data, dtype=torch.float64).to(self.device)
         self._bodies[gender] = (model, Measurer(data))
+
+    def _fingerprint(self) -> str:
+        config = self.config
+        return fingerprint(
+            [asset.sha256 for asset in ASSETS]
+            + [body.data.digest for body, _ in self._bodies.values()],
+            {
+                "display_pose": config.display_pose,
+                "apose_arm_down_deg": config.apose_arm_down_deg,
+                "silhouette_refine": config.silhouette_refine,
+                "silhouette_torso_erode_px": config.silhouette_torso_erode_px,
+                "gltfpack": bool(config.gltfpack_path),
+                "require_gltfpack": config.require_gltfpack,
+            },
+        )
 
     def _export_options(self) -> ExportOptions:
         path = self.config.gltfpack_path

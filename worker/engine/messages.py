@@ -6,12 +6,15 @@ nothing of the pipeline; both sides import it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from worker import errors
 from worker.errors import AvatarError, EngineError
+
+HEARTBEAT_INTERVAL_S: Final = 0.5
+"""How often the engine process says that its interpreter runs."""
 
 
 class _Message(BaseModel):
@@ -49,6 +52,11 @@ class RunJob(_Message):
     height_m: float
     weight_kg: float | None = None
     gender: str = "neutral"
+    resume: tuple[str, ...] = ()
+    """Stages whose checkpoint files lie in `folder` already.  They are loaded instead of computed;
+    one that is damaged or belongs to something else is ignored and computed again."""
+    economy: bool = False
+    """Work at lower cost: the job has run out of memory."""
 
 
 # ---------------------------------------------------------------- engine → worker
@@ -58,6 +66,17 @@ class Ready(_Message):
     kind: Literal["ready"] = "ready"
     device_name: str
     models: tuple[str, ...]
+    fingerprint: str
+    """Of code, weights and configuration: what was computed under one can be used under it."""
+
+
+class Beat(_Message):
+    """The interpreter runs, also while it computes; and how much memory it holds."""
+
+    kind: Literal["beat"] = "beat"
+    rss_bytes: int
+    cuda_reserved_bytes: int
+    """What torch's allocator held after the last job; 0 without CUDA."""
 
 
 class Advanced(_Message):
@@ -66,6 +85,14 @@ class Advanced(_Message):
     kind: Literal["advanced"] = "advanced"
     stage: str
     fraction: float
+
+
+class Checkpointed(_Message):
+    """What a stage computed lies in the job's folder, for whoever has to take the job over."""
+
+    kind: Literal["checkpointed"] = "checkpointed"
+    stage: str
+    files: tuple[str, ...]
 
 
 class Built(_Message):
@@ -90,12 +117,18 @@ class Failed(_Message):
     message: str
     advice: str
     retryable: bool
+    leaving: bool = False
+    """The process ends after this: its CUDA context is lost."""
 
     @classmethod
-    def from_error(cls, error: AvatarError) -> Failed:
+    def from_error(cls, error: AvatarError, *, leaving: bool = False) -> Failed:
         """Take an error apart to send it."""
         return cls(
-            code=error.code, message=error.message, advice=error.advice, retryable=error.retryable
+            code=error.code,
+            message=error.message,
+            advice=error.advice,
+            retryable=error.retryable,
+            leaving=leaving,
         )
 
     def to_error(self) -> AvatarError:
@@ -106,11 +139,13 @@ class Failed(_Message):
         return kind(self.message, advice=self.advice)
 
 
-FromEngine = Annotated[Ready | Advanced | Built | Failed, Field(discriminator="kind")]
-from_engine: TypeAdapter[Ready | Advanced | Built | Failed] = TypeAdapter(FromEngine)
+FromEngine = Ready | Beat | Advanced | Checkpointed | Built | Failed
+from_engine: TypeAdapter[FromEngine] = TypeAdapter(
+    Annotated[FromEngine, Field(discriminator="kind")]
+)
 
-ToEngine = Annotated[EngineConfig | RunJob, Field(discriminator="kind")]
-to_engine: TypeAdapter[EngineConfig | RunJob] = TypeAdapter(ToEngine)
+ToEngine = EngineConfig | RunJob
+to_engine: TypeAdapter[ToEngine] = TypeAdapter(Annotated[ToEngine, Field(discriminator="kind")])
 
 
 def _error_classes() -> dict[str, type[AvatarError]]:

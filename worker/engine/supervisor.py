@@ -1,4 +1,4 @@
-"""The parent's side of one engine process: start, feed, watch, kill, start again.
+"""The parent's side of one engine: a child process, kept alive.
 
     STARTING ──▶ READY ◀──▶ BUSY          a job that ends badly for the process (crash, deadline,
        │  ▲                   │           cancellation) costs that attempt; a fresh process follows
@@ -6,44 +6,48 @@
        ├──▶ SETUP_FAILED      the models cannot be loaded; tried again, slower and slower
        └──▶ DEFUNCT           the process dies again and again before it is ready; given up
 
-One object per process and per GPU.  Nothing here imports the pipeline or torch.
+Only deaths before `READY` count towards DEFUNCT: a job that kills every process that it meets is
+the job's fault, and whoever handed it over counts that.  One engine per GPU; `worker.engine.pool`
+holds them together.  Nothing here imports the pipeline or torch.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
-from pydantic import ValidationError
-
+from worker.engine.child import Child
+from worker.engine.limits import EngineLimits
 from worker.engine.messages import (
     Advanced,
+    Beat,
     Built,
+    Checkpointed,
     EngineConfig,
     Failed,
     Ready,
     RunJob,
-    from_engine,
 )
-from worker.errors import AvatarError, EngineCrashed, EngineError, EngineTimeout
+from worker.errors import (
+    AvatarError,
+    EngineCrashed,
+    EngineError,
+    EngineUnavailable,
+    OutOfMemory,
+)
 from worker.observability.logs import get_logger
 
 log = get_logger("worker.engine")
 
 COMMAND: Final = (sys.executable, "-m", "worker.engine.process")
-SETUP_TIMEOUT_S: Final = 300.0
-SETUP_RETRY_S: Final = (5.0, 15.0, 60.0)
-"""Pauses between attempts at loading the models; the last one repeats."""
 DEATHS_UNTIL_DEFUNCT: Final = 3
-LINE_LIMIT: Final = 4 * 1024 * 1024
 
 Advance = Callable[[str, float], None]
+Checkpoint = Callable[[str, tuple[str, ...]], None]
 
 
 class EngineState(StrEnum):
@@ -56,6 +60,10 @@ class EngineState(StrEnum):
     DEFUNCT = "DEFUNCT"
 
 
+USABLE: Final = frozenset({EngineState.READY, EngineState.BUSY})
+"""States in which the models are loaded."""
+
+
 class Engine:
     """One engine process, kept alive.
 
@@ -64,6 +72,7 @@ class Engine:
         environment: the process's environment, without credentials.
         on_state: called after each change of state.
         command: the program; tests give their own.
+        limits: how long it may take, and when it is replaced.
     """
 
     def __init__(
@@ -73,25 +82,28 @@ class Engine:
         environment: Mapping[str, str],
         on_state: Callable[[EngineState], None] = lambda _state: None,
         command: Sequence[str] = COMMAND,
-        setup_retry_s: Sequence[float] = SETUP_RETRY_S,
+        limits: EngineLimits | None = None,
     ) -> None:
         self._config = config
         self._environment = dict(environment)
         self._on_state = on_state
         self._command = tuple(command)
-        self._setup_retry_s = tuple(setup_retry_s)
+        self._limits = limits or EngineLimits()
         self.state = EngineState.STARTING
         self.reason: AvatarError | None = None
         self.info: Ready | None = None
-        self._child: _Child | None = None
+        """What was loaded; of the process before, while a new one starts."""
+        self._child: Child | None = None
         self._usable = asyncio.Event()
         self._needs_child = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._jobs_done = 0
+        self._warm: Beat | None = None
 
     @property
     def pid(self) -> int | None:
         """The process's id, while there is one."""
-        return self._child.process.pid if self._child else None
+        return self._child.pid if self._child else None
 
     def start(self) -> None:
         """Begin to load the models; `on_state` tells how it went."""
@@ -108,56 +120,102 @@ class Engine:
         if child is not None:
             await child.end()
 
-    async def run(self, job: RunJob, advance: Advance, *, timeout_s: float) -> Built:
-        """Build one avatar.
+    async def run(
+        self,
+        job: RunJob,
+        advance: Advance,
+        *,
+        timeout_s: float,
+        checkpoint: Checkpoint = lambda _stage, _files: None,
+    ) -> Built:
+        """Build one avatar; one at a time.
 
-        Cancelling this call kills the process at once; a fresh one is started.
+        A job that runs out of memory is run once more at lower cost.  Cancelling this call kills
+        the process at once; a fresh one is started.
+
+        Args:
+            job: what to build, in which folder.
+            advance: called with a stage and how much of it is done, 0..1.
+            timeout_s: longest time for the computation.
+            checkpoint: called with a stage and the files in the job's folder that hold its
+                outcome.
 
         Raises:
             InputError, EngineError, ModelError: as the pipeline raised it.
-            EngineTimeout: it took longer than `timeout_s`; the process was killed.
-            EngineCrashed: the process ended by itself.
+            OutOfMemory: the lower cost was too much as well; the process was replaced.
+            EngineTimeout: the job or a stage took too long; the process was killed.
+            EngineCrashed: the process ended by itself, or was silent for too long and killed.
+            GpuLost: CUDA met an error that outlasts the job; the process was replaced.
+            EngineUnavailable: no process was ready in `timeout_s`, or none ever will be.
         """
+        child = await self._usable_child(timeout_s)
+        self._become(EngineState.BUSY)
         try:
-            async with asyncio.timeout(timeout_s):
-                child = await self._usable_child()
-                self._become(EngineState.BUSY)
-                return await self._converse(child, job, advance)
-        except TimeoutError:
+            with child.timed(timeout_s):
+                answer = await _converse(child, job, advance, checkpoint)
+                if _is_out_of_memory(answer) and not job.economy:
+                    log.warning("engine.out_of_memory", next="once more, at lower cost")
+                    cheaper = job.model_copy(update={"economy": True})
+                    answer = await _converse(child, cheaper, advance, checkpoint)
+        except BaseException:  # the process was lost, or nobody waits for the job any more
             self._discard()
-            raise EngineTimeout(f"The job took longer than {timeout_s:g} s.") from None
-        except (EngineCrashed, asyncio.CancelledError):
-            self._discard()
+            await child.gone()  # nobody writes in the job's folder any more
             raise
-        finally:
-            if self.state is EngineState.BUSY:
-                self._become(EngineState.READY)
+        if (why := self._why_to_replace(child, answer)) is not None:
+            log.info("engine.replaced", pid=child.pid, why=why)
+            self._discard()
+        elif self.state is EngineState.BUSY:
+            self._become(EngineState.READY)
+        if isinstance(answer, Failed):
+            raise answer.to_error()
+        return answer
 
     # ------------------------------------------------------------ a job
-    async def _usable_child(self) -> _Child:
+    async def _usable_child(self, timeout_s: float) -> Child:
         """Wait for a process that is ready; after a crash that takes a few seconds."""
         if self.state is not EngineState.DEFUNCT:
-            await self._usable.wait()
+            try:
+                await asyncio.wait_for(self._usable.wait(), timeout_s)
+            except TimeoutError:
+                raise EngineUnavailable(
+                    f"No engine process was ready within {timeout_s:g} s."
+                ) from None
         if self._child is None or self.state is EngineState.DEFUNCT:
-            raise EngineCrashed("There is no engine process, and none will be started.")
+            raise EngineUnavailable("There is no engine process, and none will be started.")
         return self._child
 
-    async def _converse(self, child: _Child, job: RunJob, advance: Advance) -> Built:
-        await child.send(job.line())
-        async for message in child.messages():
-            if isinstance(message, Advanced):
-                advance(message.stage, message.fraction)
-            elif isinstance(message, Built):
-                return message
-            elif isinstance(message, Failed):
-                raise message.to_error()
-        raise EngineCrashed(f"The engine process ended: {await child.verdict()}.")
+    def _why_to_replace(self, child: Child, answer: Built | Failed) -> str | None:
+        """Say why a process that has answered should not do another job.
+
+        The new process is loaded after the old one has gone, not before: two of them would need
+        twice the memory just when there is too little.  It costs the seconds of a start.
+        """
+        self._jobs_done += 1
+        if isinstance(answer, Failed):
+            if answer.leaving:
+                return "its CUDA context is lost"
+            if _is_out_of_memory(answer):
+                return "it ran out of memory at lower cost too"
+        elif self._warm is None:
+            # Kernels and arenas come with the first avatar; only growth beyond them is a leak.
+            self._warm = child.memory
+        if self._jobs_done >= self._limits.jobs_per_child:
+            return f"it has done {self._jobs_done} jobs"
+        if self._warm is not None:
+            grown = child.memory.rss_bytes - self._warm.rss_bytes
+            if grown > self._limits.rss_growth_bytes:
+                return f"its memory has grown by {grown / 1024**2:.0f} MiB"
+            grown = child.memory.cuda_reserved_bytes - self._warm.cuda_reserved_bytes
+            if grown > self._limits.cuda_growth_bytes:
+                return f"its CUDA memory has grown by {grown / 1024**2:.0f} MiB"
+        return None
 
     def _discard(self) -> None:
         """Kill the process and have a fresh one started; one that still loads is left alone."""
-        if self._child is None or self.state in {EngineState.STARTING, EngineState.DEFUNCT}:
+        if self._child is None or self.state not in USABLE:
             return
-        self._child.kill()
+        if self._child.fate is None:  # else its end is under way
+            self._child.kill()
         self._usable.clear()
         self._become(EngineState.STARTING)
         self._needs_child.set()
@@ -185,38 +243,38 @@ class Engine:
                 self._needs_child.set()
             except AvatarError as error:
                 self._become(EngineState.SETUP_FAILED, error)
-                pause = self._setup_retry_s[min(failures, len(self._setup_retry_s) - 1)]
+                pauses = self._limits.setup_retry_s
                 failures += 1
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pauses[min(failures, len(pauses)) - 1])
                 self._needs_child.set()
             else:
                 deaths = failures = 0
 
     async def _set_up(self) -> None:
-        self._child = await _Child.spawn(self._command, self._environment)
-        await self._child.send(self._config.line())
+        self._child = child = await Child.spawn(self._command, self._environment, self._limits)
+        child.send(self._config.line())
+        self._jobs_done, self._warm = 0, None
         try:
-            async with asyncio.timeout(SETUP_TIMEOUT_S):
-                async for message in self._child.messages():
-                    if isinstance(message, Ready):
-                        self.info = message
-                        log.info(
-                            "engine.ready", device=message.device_name, models=list(message.models)
-                        )
-                        self._usable.set()
-                        self._become(EngineState.READY)
-                        self._child.when_ended(self._ended_idle)
-                        return
-                    if isinstance(message, Failed):
-                        raise message.to_error()
+            async with asyncio.timeout(self._limits.setup_timeout_s):
+                message = await child.next_message()
         except TimeoutError:
-            raise EngineError(f"The models were not loaded in {SETUP_TIMEOUT_S:g} s.") from None
-        raise EngineCrashed(f"The engine process ended: {await self._child.verdict()}.")
+            raise EngineError(
+                f"The models were not loaded in {self._limits.setup_timeout_s:g} s."
+            ) from None
+        if isinstance(message, Failed):
+            raise message.to_error()
+        if not isinstance(message, Ready):
+            raise EngineCrashed(f"The engine process began with {message.kind!r}.")
+        self.info = message
+        log.info("engine.ready", device=message.device_name, models=list(message.models))
+        self._usable.set()
+        self._become(EngineState.READY)
+        child.when_ended(self._ended_idle)
 
-    def _ended_idle(self, child: _Child) -> None:
+    def _ended_idle(self, child: Child) -> None:
         """Replace a process that ended while nobody was using it."""
         if child is self._child and self.state is EngineState.READY:
-            log.error("engine.ended_idle", exit=child.process.returncode)
+            log.error("engine.ended_idle", how=child.exit)
             self._discard()
 
     def _become(self, state: EngineState, reason: AvatarError | None = None) -> None:
@@ -232,107 +290,19 @@ class Engine:
         self._on_state(state)
 
 
-class _Child:
-    """A running process, its two pipes, and its prints as log lines."""
-
-    def __init__(
-        self,
-        process: asyncio.subprocess.Process,
-        commands: asyncio.WriteTransport,
-        messages: asyncio.StreamReader,
-    ) -> None:
-        self.process = process
-        self._commands = commands
-        self._messages = messages
-        self._prints = [
-            asyncio.create_task(_log_lines(stream, name))
-            for stream, name in ((process.stdout, "stdout"), (process.stderr, "stderr"))
-            if stream is not None
-        ]
-        self._waiter = asyncio.create_task(process.wait())
-
-    @classmethod
-    async def spawn(cls, command: Sequence[str], environment: Mapping[str, str]) -> _Child:
-        """Start the process with a pipe for commands and a pipe for messages."""
-        loop = asyncio.get_running_loop()
-        commands_in, commands_out = os.pipe()
-        messages_in, messages_out = os.pipe()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(commands_in),
-                str(messages_out),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                pass_fds=(commands_in, messages_out),
-                env=environment,
-                # Ctrl-C is for the worker alone, which then ends this process in order.
-                start_new_session=True,
-            )
-        except OSError as error:
-            os.close(commands_out)
-            os.close(messages_in)
-            raise EngineCrashed(f"The engine process could not be started: {error}") from None
-        finally:
-            os.close(commands_in)
-            os.close(messages_out)
-        reader = asyncio.StreamReader(limit=LINE_LIMIT)
-        await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(messages_in, "rb", 0)
-        )
-        writer, _ = await loop.connect_write_pipe(
-            asyncio.BaseProtocol, os.fdopen(commands_out, "wb", 0)
-        )
-        return cls(process, writer, reader)
-
-    async def send(self, line: bytes) -> None:
-        """Write one command; they are short, so the pipe takes them whole."""
-        self._commands.write(line)
-
-    async def messages(self) -> AsyncIterator[Ready | Advanced | Built | Failed]:
-        """Yield what the process says, until it ends."""
-        while line := await self._messages.readline():
-            try:
-                yield from_engine.validate_json(line)
-            except ValidationError:
-                log.warning("engine.unintelligible", line=line[:500].decode(errors="replace"))
-                return
-
-    def when_ended(self, call: Callable[[_Child], None]) -> None:
-        """Have `call` called when the process ends."""
-        self._waiter.add_done_callback(lambda _task: call(self))
-
-    async def verdict(self) -> str:
-        """Say how the process ended, waiting a moment for it."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._waiter), 1.0)
-        code = self.process.returncode
-        if code is None:
-            return "it stopped talking"
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-    def kill(self) -> None:
-        """Kill it now, with all that it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-    async def end(self) -> None:
-        """Kill it and clean up.  It holds nothing that an orderly end would save."""
-        self._commands.close()
-        self.kill()
-        await self._waiter
-        await asyncio.gather(*self._prints)
-
-
-async def _log_lines(stream: asyncio.StreamReader, name: str) -> None:
-    """Pass on what the process or a library in it prints."""
+async def _converse(
+    child: Child, job: RunJob, advance: Advance, checkpoint: Checkpoint
+) -> Built | Failed:
+    child.send(job.line())
     while True:
-        try:
-            line = await stream.readline()
-        except ValueError:  # longer than the limit; the rest of it follows
-            continue
-        if not line:
-            return
-        if text := line.decode(errors="replace").rstrip():
-            log.info("engine.output", stream=name, text=text)
+        message = await child.next_message()
+        if isinstance(message, Built | Failed):
+            return message
+        if isinstance(message, Advanced):
+            advance(message.stage, message.fraction)
+        elif isinstance(message, Checkpointed):
+            checkpoint(message.stage, message.files)
+
+
+def _is_out_of_memory(answer: Built | Failed) -> bool:
+    return isinstance(answer, Failed) and answer.code == OutOfMemory.code and not answer.leaving

@@ -5,7 +5,7 @@ tell it.  The supervisor's tests start it instead of `worker.engine.process`.
 
     ok                    (or anything unknown) an avatar, quickly
     slow                  2 s in all           slow-STAGE        1.5 s in that stage
-    hold-STAGE:PATH       waits in that stage until the file is there
+    hold-STAGE:PATH       waits in that stage until the file is there; makes PATH.reached first
     kill-STAGE            SIGKILLs itself there
     kill-STAGE:PATH       the same, once: it makes the file first, and does not when it is there
     no-person oom raise   raises that          oom-once          OutOfMemory unless economy
@@ -134,8 +134,10 @@ def _compute(stage: str, words: list[str], advance: Advance) -> None:
             if path:
                 Path(path).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        while deed == f"hold-{stage}" and not Path(path).exists():
-            time.sleep(0.01)
+        if deed == f"hold-{stage}":
+            Path(f"{path}.reached").touch()
+            while not Path(path).exists():
+                time.sleep(0.01)
     steps = 30 if f"slow-{stage}" in words else 4
     pause_s = STEP_S if steps == 30 else 0.1 if "slow" in words else 0.001
     for step in range(1, steps + 1):

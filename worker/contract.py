@@ -192,6 +192,7 @@ class JobView(_Wire):
     model_config = ConfigDict(extra="ignore")
 
     status: str
+    error: str | None = None
     avatar: dict[str, Any] | None = None
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-Fault = Callable[["FakeApi", str, dict[str, Any]], Response | None]
+Answer = Response | None
+Fault = Callable[["FakeApi", str, dict[str, Any]], Answer | Awaitable[Answer]]
 """Looks at a PATCH before it is stored; an answer is sent instead of storing it."""
+
+
+def after_storing(answer: Response) -> Fault:
+    """A fault: the report is stored, and the worker is told something else."""
+
+    def fault(api: FakeApi, job_id: str, body: dict[str, Any]) -> Response:
+        api.store(job_id, body)
+        return answer
+
+    return fault
+
+
+def instead_of_storing(code: int, **headers: str) -> Fault:
+    """A fault: the report is not stored, and answered with a status."""
+    return lambda _api, _job_id, _body: JSONResponse({"error": "fault"}, code, headers)
 
 
 @dataclass
@@ -28,6 +45,12 @@ class FakeApi:
     patches: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    get_faults: list[Response] = field(default_factory=list)
+    """Answers to the next GETs."""
+    created: list[str] = field(default_factory=list)
+    """Job ids, once for each `avatar.create` that succeeded."""
+    refused_twice: list[str] = field(default_factory=list)
+    """Job ids, once for each `avatar.create` that the unique job id refused."""
     url: str = ""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -35,7 +58,7 @@ class FakeApi:
         self.jobs[job_id] = {"jobId": job_id, "status": "pending", "createdAt": "now"}
 
     async def until(self, holds: Callable[[], bool], timeout_s: float = 10.0) -> None:
-        """Wait until `holds`, looked at after each PATCH."""
+        """Wait until `holds`, looked at after each request."""
         async with asyncio.timeout(timeout_s):
             while not holds():
                 self._changed.clear()
@@ -51,8 +74,10 @@ class FakeApi:
         job = self.jobs[job_id]
         if body["status"] == "completed" and body.get("result"):
             if "avatar" in job:
+                self.refused_twice.append(job_id)
                 return JSONResponse({"error": "Unique constraint failed: jobId"}, 500)
             job["avatar"] = {"id": "a1", **body["result"]}
+            self.created.append(job_id)
         job["status"] = body["status"]
         job["error"] = body.get("error")
         return JSONResponse({"success": True, "jobId": job_id})
@@ -68,6 +93,8 @@ class FakeApi:
         try:
             if self.faults and body["status"] != "processing":
                 answer = self.faults.pop(0)(self, job_id, body)
+                if inspect.isawaitable(answer):
+                    answer = await answer
                 if answer is not None:
                     return answer
             return self.store(job_id, body)
@@ -76,6 +103,9 @@ class FakeApi:
 
     async def get(self, request: Request) -> Response:
         self.requests.append(("GET", request.url.path, dict(request.headers)))
+        self._changed.set()
+        if self.get_faults:
+            return self.get_faults.pop(0)
         job = self.jobs.get(request.path_params["id"])
         return JSONResponse(job or {"error": "not found"}, 200 if job else 404)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -24,7 +24,14 @@ from worker.contract import (
 )
 from worker.errors import ApiUnavailable
 from worker.reporter import reports as reports_module
-from worker.reporter.client import ApiClient, ApiTransient, JobUnknown, _retry_after_s
+from worker.reporter.client import (
+    MAX_ANSWER_BYTES,
+    ApiClient,
+    ApiMisconfigured,
+    ApiTransient,
+    JobUnknown,
+    _retry_after_s,
+)
 from worker.reporter.reports import JobReports
 from worker.reporter.signing import Signer
 from worker.settings import ApiSettings
@@ -61,6 +68,10 @@ class Api:
 
 def status(code: int, **headers: str) -> Answer:
     return lambda _request: httpx.Response(code, headers=headers)
+
+
+def says(code: int, **body: Any) -> Answer:
+    return lambda _request: httpx.Response(code, **body)
 
 
 def knows(**job: Any) -> Answer:
@@ -119,10 +130,17 @@ async def test_token_and_signature_go_with_the_report() -> None:
         (status(429), ApiTransient),
         (status(408), ApiTransient),
         (unreachable, ApiTransient),
-        (status(404), JobUnknown),
+        (status(409), ApiTransient),
+        (says(200, text="<h1>Back in a minute</h1>"), ApiTransient),
+        (says(200, json={"success": False}), ApiTransient),
+        (says(200, text="x" * (MAX_ANSWER_BYTES + 1)), ApiTransient),
+        (says(404, json={"error": "Job not found"}), JobUnknown),
+        (says(404, text="404 page not found"), ApiTransient),
+        (says(404, json={"message": "Route PATCH:/v1/… not found"}), ApiMisconfigured),
         (status(400), ApiUnavailable),
-        (status(401), ApiUnavailable),
-        (status(302, location="https://elsewhere.example.com"), ApiUnavailable),
+        (status(401), ApiMisconfigured),
+        (status(403), ApiMisconfigured),
+        (status(302, location="https://elsewhere.example.com"), ApiMisconfigured),
     ],
 )
 async def test_each_answer_has_its_meaning(answer: Answer, error: type[ApiUnavailable]) -> None:
@@ -143,6 +161,17 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
     seconds = wait(format_datetime(datetime.now(UTC) + timedelta(seconds=60)))
     assert seconds is not None
     assert 55 < seconds <= 60
+
+
+def test_a_date_in_retry_after_is_read_by_the_clock_of_the_server() -> None:
+    answer = httpx.Response(
+        429,
+        headers={
+            "date": "Mon, 05 Jan 1998 10:00:00 GMT",
+            "retry-after": "Mon, 05 Jan 1998 10:00:30 GMT",
+        },
+    )
+    assert _retry_after_s(answer) == 30
 
 
 async def test_a_completion_is_sent_once_when_it_arrives() -> None:
@@ -179,7 +208,7 @@ async def test_an_earlier_attempt_may_have_reported() -> None:
 
 
 async def test_an_unknown_job_is_nobodys_and_is_no_error() -> None:
-    api = Api(status(404))
+    api = Api(says(404, json={"error": "Job not found"}))
     await complete(api)
     assert len(api.seen) == 1
 
@@ -245,6 +274,46 @@ async def test_marks_go_out_at_once_and_others_at_most_once_a_second() -> None:
             reports.progress(percent)
             await asyncio.sleep(0.02)
     assert [body["progress"] for _, body in api.seen if body] == [10, 20]
+
+
+async def test_a_job_that_is_taken_away_does_not_wait_for_an_api_that_hangs() -> None:
+    inside = asyncio.Event()
+
+    async def hang(_request: httpx.Request) -> httpx.Response:
+        inside.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    settings = ApiSettings.read({"API_BASE_URL": "https://api.example.com"})
+    client = ApiClient(settings, transport=httpx.MockTransport(hang))
+
+    async def work() -> None:
+        async with JobReports(client, "j", maybe_reported=False) as reports:
+            reports.progress(10)
+            await asyncio.Event().wait()
+
+    working = asyncio.create_task(work())
+    await inside.wait()
+    working.cancel()
+    async with asyncio.timeout(1):
+        await asyncio.wait({working})
+    assert working.cancelled()
+
+
+async def test_a_request_has_a_deadline_even_when_the_answer_drips(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.reporter.client.REQUEST_DEADLINE_S", 0.1)
+
+    class Drip(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await asyncio.sleep(0.01)
+
+    api = Api(lambda _request: httpx.Response(200, stream=Drip()))
+    with pytest.raises(ApiTransient, match="TimeoutError"):
+        await api.client().patch("j", StatusUpdate(status=JobStatus.PROCESSING, progress=10))
 
 
 async def test_progress_that_does_not_arrive_harms_nothing() -> None:

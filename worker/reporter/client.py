@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import httpx
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from worker.settings import ApiSettings
 
 TIMEOUT: Final = httpx.Timeout(10.0, connect=5.0)
+REQUEST_DEADLINE_S: Final = 10.0
+"""For a whole request; httpx's timeouts are for each read, and a server may drip for ever."""
+MAX_ANSWER_BYTES: Final = 1024 * 1024
 
 
 class ApiTransient(ApiUnavailable):
@@ -29,6 +33,12 @@ class ApiTransient(ApiUnavailable):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ApiMisconfigured(ApiUnavailable):
+    """The API, or what stands before it, does not let this worker in."""
+
+    code = "API_UNAVAILABLE"
 
 
 class JobUnknown(ApiUnavailable):
@@ -60,33 +70,44 @@ class ApiClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def patch(self, job_id: str, update: StatusUpdate) -> None:
+    async def patch(
+        self, job_id: str, update: StatusUpdate, *, message_id: str | None = None
+    ) -> None:
         """Send a status report once.
 
+        Args:
+            job_id: the API's id of the job.
+            update: what to send.
+            message_id: `webhook-id` when reports are signed; the same for every try at one
+                report, and another for every other.
+
         Raises:
-            ApiTransient: worth trying again (network, 5xx, 408, 425, 429).
-            JobUnknown: 404.
+            ApiTransient: worth trying again (network, 5xx, 408, 409, 425, 429, a proxy's page).
+            ApiMisconfigured: an operator has to do something first (401, 403, a redirect).
+            JobUnknown: the API says 404.
             ApiUnavailable: any other refusal; trying again would not help.
         """
         body = json.dumps(update.to_wire(), allow_nan=False, separators=(",", ":")).encode()
         headers = {"content-type": "application/json"}
         if self._signer is not None:
-            terminal = update.status is not JobStatus.PROCESSING
-            mark = "" if terminal else f":{update.progress}"
-            headers |= self._signer.headers(f"{job_id}:{update.status.value}{mark}", body)
-        await self._request("PATCH", f"{_path(job_id)}/status", content=body, headers=headers)
+            headers |= self._signer.headers(message_id or _message_id(job_id, update), body)
+        path = f"{_path(job_id)}/status"
+        answer = _json(await self._request("PATCH", path, content=body, headers=headers))
+        if not isinstance(answer, dict) or answer.get("success") is not True:
+            # A proxy's page for maintenance comes with 200 too.
+            raise ApiTransient("What answered PATCH with 2xx is not the API of the contract.")
 
     async def get(self, job_id: str) -> JobView:
         """Ask what the API has of a job.
 
         Raises:
-            ApiTransient, JobUnknown, ApiUnavailable: as `patch`.
+            ApiTransient, ApiMisconfigured, JobUnknown, ApiUnavailable: as `patch`.
         """
         response = await self._request("GET", _path(job_id))
         try:
             return JobView.model_validate_json(response.content)
         except ValidationError:
-            raise ApiUnavailable("The API's answer to GET is not what the contract says.") from None
+            raise ApiTransient("The API's answer to GET is not what the contract says.") from None
 
     async def _request(
         self,
@@ -97,21 +118,70 @@ class ApiClient:
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
         try:
-            response = await self._http.request(method, path, content=content, headers=headers)
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(REQUEST_DEADLINE_S):
+                response = await self._bounded(method, path, content=content, headers=headers)
+        except (httpx.HTTPError, TimeoutError) as error:
             raise ApiTransient(f"The API did not answer: {type(error).__name__}") from None
-        if response.is_success:
-            return response
-        said = f"The API answered {response.status_code} to {method} {path}"
-        if response.status_code in {408, 425, 429} or response.is_server_error:
-            raise ApiTransient(said, retry_after_s=_retry_after_s(response))
-        if response.status_code == httpx.codes.NOT_FOUND:
-            raise JobUnknown(said)
-        if response.is_redirect:
-            raise ApiUnavailable(f"{said}, a redirect; set API_BASE_URL to where it leads.")
-        if response.status_code in {401, 403}:
-            raise ApiUnavailable(f"{said}; check API_TOKEN and API_SIGNING_SECRET.")
-        raise ApiUnavailable(f"{said}: {response.text[:200]}")
+        if not response.is_success:
+            raise _refusal(response, f"The API answered {response.status_code} to {method} {path}")
+        return response
+
+    async def _bounded(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """Send a request; read no more of the answer than an answer of the API can have."""
+        async with self._http.stream(method, path, **more) as response:
+            received = bytearray()
+            async for chunk in response.aiter_bytes():
+                received += chunk
+                if len(received) > MAX_ANSWER_BYTES:
+                    raise httpx.ReadError("the answer is too long")
+        # Its encoding is undone already.
+        plain = {k: v for k, v in response.headers.items() if k != "content-encoding"}
+        return httpx.Response(
+            response.status_code, headers=plain, content=bytes(received), request=response.request
+        )
+
+
+def _refusal(response: httpx.Response, said: str) -> ApiUnavailable:
+    """Say what an answer other than 2xx means."""
+    code = response.status_code
+    # 409: a sterner API's word for a completion that it has; GET tells.
+    if code in {408, 409, 425, 429} or response.is_server_error:
+        return ApiTransient(said, retry_after_s=_retry_after_s(response))
+    if code == httpx.codes.NOT_FOUND:
+        return _not_found(response, said)
+    if response.is_redirect:
+        return ApiMisconfigured(f"{said}, a redirect; set API_BASE_URL to where it leads.")
+    if code in {401, 403}:
+        return ApiMisconfigured(f"{said}; check API_TOKEN and API_SIGNING_SECRET.")
+    return ApiUnavailable(f"{said}: {response.text[:200]}")
+
+
+def _not_found(response: httpx.Response, said: str) -> ApiUnavailable:
+    """Tell a job that is unknown from an API that is not there.
+
+    While the API's container is replaced, the proxy before it (Traefik, nginx) answers 404 for
+    it, in plain text or HTML; and Fastify answers `Route PATCH:/… not found` when API_BASE_URL
+    leads to the wrong path.  A final report must not be thrown away for either.
+    """
+    answer = _json(response)
+    if not isinstance(answer, dict):
+        return ApiTransient(f"{said}, but not as the API does; is it being replaced?")
+    if str(answer.get("message", "")).startswith("Route "):
+        return ApiMisconfigured(f"{said}, for want of such a route; check API_BASE_URL.")
+    return JobUnknown(said)
+
+
+def _json(response: httpx.Response) -> object:
+    try:
+        answer: object = response.json()
+    except ValueError:
+        return None
+    return answer
+
+
+def _message_id(job_id: str, update: StatusUpdate) -> str:
+    terminal = update.status is not JobStatus.PROCESSING
+    return f"{job_id}:{update.status.value}" + ("" if terminal else f":{update.progress}")
 
 
 def _path(job_id: str) -> str:
@@ -123,10 +193,19 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     value = response.headers.get("retry-after")
     if value is None:
         return None
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value)
+    when = _http_date(value)
+    if when is None:
+        return None
+    # Against the clock that wrote it: ours may have jumped.
+    now = _http_date(response.headers.get("date", "")) or datetime.now(UTC)
+    return max(0.0, (when - now).total_seconds())
+
+
+def _http_date(value: str) -> datetime | None:
     try:
         when = parsedate_to_datetime(value)
     except ValueError:
         return None
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return when if when.tzinfo else when.replace(tzinfo=UTC)  # "-0000" is UTC all the same

@@ -1,11 +1,13 @@
 """What the API is told about one job, in an order that it cannot misunderstand.
 
-Three facts of the API decide this module.  It notes whatever status comes last, so a late
+Two facts of the API decide this module.  It notes whatever status comes last, so a late
 `processing` would overwrite `completed`: progress is drained before a final report and nothing
-follows one.  It creates the avatar before it notes the status, and creating it twice answers 500:
-so before a final report is sent again, GET says what the API already has.  And it may be down: a
-final report is tried again for a while, then the attempt fails with the outputs already
-published, so that the next attempt only reports.
+follows one.  And it may be down: so a final report goes to the outbox, where it survives this
+process, and is waited for only a moment, so that normally BullMQ's `completed` means that the API
+knows.
+
+Without an outbox a final report is tried for a while, and then the attempt fails with the outputs
+already published, so that the next attempt only reports.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+import uuid
 from types import TracebackType
 from typing import Final, Self
 
@@ -23,12 +25,16 @@ from worker.contract import AvatarResultPayload, JobStatus, ProgressMark, Status
 from worker.errors import ApiUnavailable
 from worker.observability.logs import get_logger
 from worker.reporter.client import ApiClient, ApiTransient, JobUnknown
+from worker.reporter.delivery import BARE_COMPLETED, deliver
+from worker.reporter.outbox import Outbox
 
 log = get_logger("worker.reporter")
 
 PROGRESS_INTERVAL_S: Final = 1.0
+DELIVERY_WAIT_S: Final = 4.0
+"""For how long a job waits until the outbox has delivered its report."""
 FINAL_REPORT_FOR_S: Final = 60.0
-"""For how long a final report is tried before the attempt fails."""
+"""Without an outbox: for how long a final report is tried before the attempt fails."""
 LONGEST_WAIT_S: Final = 30.0
 _MARKS: Final = frozenset(ProgressMark)
 
@@ -40,12 +46,25 @@ class JobReports:
         api: the API.
         job_id: the API's id of the job.
         maybe_reported: an earlier attempt may already have sent a final report.
+        outbox: takes the final report; when None it is delivered from here.
+        guard: key and value of the job's lease, without which no final report is put.
     """
 
-    def __init__(self, api: ApiClient, job_id: str, *, maybe_reported: bool) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        job_id: str,
+        *,
+        maybe_reported: bool,
+        outbox: Outbox | None = None,
+        guard: tuple[str, str] | None = None,
+    ) -> None:
         self._api = api
         self._job_id = job_id
         self._maybe_reported = maybe_reported
+        self._outbox = outbox
+        self._guard = guard
+        self._unanswered = False
         self._latest: int | None = None
         self._news = asyncio.Event()
         self._draining = False
@@ -61,7 +80,10 @@ class JobReports:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._drain()
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            await self._cut_off()
+        else:
+            await self._drain()
 
     def expect_earlier_report(self) -> None:
         """Note that the job was finished before, so that GET is asked first."""
@@ -93,6 +115,8 @@ class JobReports:
             try:
                 await self._api.patch(self._job_id, update)
             except ApiUnavailable as error:
+                # The API may act on it even so, and after the final report.
+                self._unanswered |= isinstance(error, ApiTransient)
                 log.warning("progress.not_delivered", percent=update.progress, why=error.message)
 
     async def _drain(self) -> None:
@@ -106,49 +130,61 @@ class JobReports:
             await self._sender
             self._sender = None
 
+    async def _cut_off(self) -> None:
+        """Send nothing more, and wait for nothing: the job is being taken away.
+
+        Whoever takes it up will send its own progress after this.
+        """
+        self._draining = True
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.wait({self._sender})
+            self._sender = None
+
     # ------------------------------------------------------------ once
     async def completed(self, result: AvatarResultPayload) -> None:
-        """Deliver the completion.
+        """Hand over the completion.
 
         Raises:
-            ApiUnavailable: the API could not be told.
+            JobHeldElsewhere: the lease is another's; nothing was handed over.
+            QueueUnavailable: the outbox could not take it.
+            ApiUnavailable: without an outbox: the API could not be told.
         """
-        done = StatusUpdate(status=JobStatus.COMPLETED, progress=int(ProgressMark.COMPLETED))
-
-        async def deliver() -> None:
-            if self._maybe_reported:
-                known = await self._api.get(self._job_id)
-                if known.avatar is not None:
-                    if known.status != JobStatus.COMPLETED:
-                        await self._api.patch(self._job_id, done)
-                    return
-            self._maybe_reported = True
-            await self._api.patch(self._job_id, done.model_copy(update={"result": result}))
-
-        await self._finally(deliver)
+        await self._report(BARE_COMPLETED.model_copy(update={"result": result}))
 
     async def failed(self, text: str) -> None:
-        """Deliver the failure, unless the API already has a completion.
+        """Hand over the failure, which counts unless the API has a completion.
 
         Raises:
-            ApiUnavailable: the API could not be told.
+            JobHeldElsewhere, QueueUnavailable, ApiUnavailable: as `completed`.
         """
-        update = StatusUpdate(status=JobStatus.FAILED, error=text)
+        await self._report(StatusUpdate(status=JobStatus.FAILED, error=text))
 
-        async def deliver() -> None:
-            if self._maybe_reported:
-                known = await self._api.get(self._job_id)
-                if known.avatar is not None or known.status == JobStatus.COMPLETED:
-                    log.warning("failure.not_reported", why="the API has this job's avatar")
-                    return
-            self._maybe_reported = True
-            await self._api.patch(self._job_id, update)
-
-        await self._finally(deliver)
-
-    async def _finally(self, deliver: Callable[[], Awaitable[None]]) -> None:
-        """Drain progress, then try until it is delivered or the time is over."""
+    async def _report(self, update: StatusUpdate) -> None:
         await self._drain()
+        if self._outbox is None:
+            await self._deliver(update)
+            return
+        await self._outbox.put(
+            self._job_id,
+            update,
+            maybe_reported=self._maybe_reported,
+            guard=self._guard,
+            check=self._unanswered,
+        )
+        if not await self._outbox.wait_delivered(self._job_id, DELIVERY_WAIT_S):
+            log.warning("report.left_in_outbox", status=update.status.value)
+
+    async def _deliver(self, update: StatusUpdate) -> None:
+        """Try until it is delivered or the time is over."""
+        message_id = f"{self._job_id}:{update.status.value}:{uuid.uuid4().hex[:12]}"
+
+        async def once() -> None:
+            ask_first, self._maybe_reported = self._maybe_reported, True
+            await deliver(
+                self._api, self._job_id, update, ask_first=ask_first, message_id=message_id
+            )
+
         try:
             await tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(ApiTransient),
@@ -156,7 +192,7 @@ class JobReports:
                 stop=tenacity.stop_after_delay(FINAL_REPORT_FOR_S),
                 before_sleep=_tell,
                 reraise=True,
-            )(deliver)
+            )(once)
         except JobUnknown as error:
             # Nobody waits for this job any more: what was computed stays in the bucket.
             log.warning("report.job_unknown", why=error.message)

@@ -1,7 +1,8 @@
 """The MODEL_SYNC_* variables, typed, once.
 
 An operator sets them on the pod beside the worker's own; the worker's settings read the same
-names.  A secret never appears in a repr or an error.
+names.  A secret never appears in a repr or an error.  What needs no bucket (place, verify) needs
+no variable of the bucket.
 """
 
 from __future__ import annotations
@@ -23,23 +24,33 @@ SOURCE_PREFIXES = {
 """Source → where its files lie in the bucket, and equally below the local root."""
 
 
-class SyncSettings(BaseSettings):
-    """Where the weights are, who may read them, and where they go."""
+class VolumeSettings(BaseSettings):
+    """Which weights are wanted, where they lie and where vendor code looks for them."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MODEL_SYNC_", env_ignore_empty=True, frozen=True, extra="ignore"
+        env_prefix="MODEL_SYNC_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
     )
 
-    minio_endpoint: str = Field(description="host[:port] of the S3 server", examples=["s3.shop.eu"])
-    minio_secure: bool = Field(True, description="speak TLS to it")
-    minio_bucket: str = Field("tryfitted-models", description="the private bucket")
-    minio_access_key: SecretStr = Field(
-        description="a read-only user's key", examples=["models-reader"]
-    )
-    minio_secret_key: SecretStr = Field(description="its secret", examples=["(32 characters)"])
-    prefix: str = Field("", description="a folder in the bucket that holds the sources")
-    sources: str = Field("smplx,pixie,sam3d,sam2", description="which models to bring")
     local_root: Path = Field(Path("/app/models"), description="the volume")
+    sources: str = Field("smplx,pixie,sam3d,sam2", description="which models to bring")
+    prefix: str = Field("", description="a folder in the bucket that holds the sources")
+    public_key: str | None = Field(
+        None, description="who may sign the manifest: ed25519 public keys, base64, by commas"
+    )
+    pixie_model_dir: Path = Field(
+        Path("/app/src/pipeline/PIXIE"),
+        validation_alias="PIXIE_MODEL_DIR",
+        description="PIXIE's code; its files are placed in data/ below",
+    )
+    segmentor_path: Path = Field(
+        Path("/app/vendors/sam2"),
+        validation_alias="SAM3DBODY_SEGMENTOR_PATH",
+        description="SAM2's code; its files are placed in checkpoints/ below",
+    )
 
     @field_validator("sources")
     @classmethod
@@ -49,14 +60,6 @@ class SyncSettings(BaseSettings):
                 raise ValueError(f"{source!r} is none of {', '.join(SOURCE_PREFIXES)}")
         if not value.replace(",", "").strip():
             raise ValueError("names no source")
-        return value
-
-    @field_validator("minio_endpoint")
-    @classmethod
-    def _host_only(cls, value: str) -> str:
-        host = value.split("://", 1)[-1].rstrip("/")
-        if not host or "/" in host or "@" in host:
-            raise ValueError("must be host or host:port, optionally with http:// or https://")
         return value
 
     @classmethod
@@ -73,18 +76,63 @@ class SyncSettings(BaseSettings):
 
     @classmethod
     def _explain(cls, error: ValidationError) -> list[str]:
+        variables = {
+            str(info.validation_alias or f"MODEL_SYNC_{name}").upper(): info
+            for name, info in cls.model_fields.items()
+        }
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
-            name = str(problem["loc"][0]).lower().removeprefix("model_sync_")
-            info = cls.model_fields[name]
+            place = str(problem["loc"][0]).upper()
+            name = place if place in variables else f"MODEL_SYNC_{place}"
+            info = variables[name]
             example = f", for example {info.examples[0]}" if info.examples else ""
-            lines.append(
-                f"MODEL_SYNC_{name.upper()}: {problem['msg']} ({info.description}{example})"
-            )
+            lines.append(f"{name}: {problem['msg']} ({info.description}{example})")
         return lines
 
     def wanted_prefixes(self) -> dict[str, str]:
         """Local prefix → prefix in the bucket, of each source that was asked for."""
-        root = f"{self.prefix.strip('/')}/" if self.prefix.strip("/") else ""
+        root = self.bucket_root
         names = [part.strip() for part in self.sources.split(",") if part.strip()]
         return {SOURCE_PREFIXES[name]: root + SOURCE_PREFIXES[name] for name in names}
+
+    @property
+    def bucket_root(self) -> str:
+        """MODEL_SYNC_PREFIX as keys start with it: empty, or ending in one slash."""
+        return f"{self.prefix.strip('/')}/" if self.prefix.strip("/") else ""
+
+
+class SyncSettings(VolumeSettings):
+    """Where the weights come from, who may read them, and how they travel."""
+
+    minio_endpoint: str = Field(description="host[:port] of the S3 server", examples=["s3.shop.eu"])
+    minio_secure: bool = Field(True, description="speak TLS to it")
+    minio_bucket: str = Field("tryfitted-models", description="the private bucket")
+    minio_access_key: SecretStr = Field(
+        description="a read-only user's key", examples=["models-reader"]
+    )
+    minio_secret_key: SecretStr = Field(description="its secret", examples=["(32 characters)"])
+    connections: int = Field(
+        0, ge=0, le=64, description="connections at once; 0 finds out how many help"
+    )
+    stall_s: float = Field(
+        30.0, gt=0, description="a connection that brings nothing for so long is given up"
+    )
+    patience_s: float = Field(
+        60.0, gt=0, description="a range of bytes is tried again for so long before the pull fails"
+    )
+
+    @field_validator("minio_endpoint")
+    @classmethod
+    def _host_only(cls, value: str) -> str:
+        host = value.split("://", 1)[-1].rstrip("/")
+        if not host or "/" in host or "@" in host:
+            raise ValueError("must be host or host:port, optionally with http:// or https://")
+        return value
+
+
+class PublishSettings(SyncSettings):
+    """What `publish` needs on top: a key that may write, and one that signs."""
+
+    signing_key: Path | None = Field(
+        None, description="file with the ed25519 key that signs the manifest"
+    )

@@ -4,10 +4,11 @@ import { createInterface } from "node:readline";
 import { Redis } from "ioredis";
 
 const [, , flavour, redisUrl, prefix] = process.argv;
-const { Queue, QueueEvents, Job } = await import(flavour);
+const { FlowProducer, Job, Queue, QueueEvents, Worker } = await import(flavour);
 
 const connection = () => new Redis(redisUrl, { maxRetriesPerRequest: null });
 const queues = new Map();
+const workers = [];
 
 async function open(name) {
   if (!queues.has(name)) {
@@ -56,7 +57,40 @@ const operations = {
   async workers({ queue }) {
     return queue.getWorkers();
   },
+  // Any method of the queue, or of one of its jobs; what has no JSON form answers null.
+  async queue({ queue }, { method, args = [] }) {
+    return plain(await queue[method](...args));
+  },
+  async onJob({ queue }, { id, method, args = [] }) {
+    const job = await Job.fromId(queue, id);
+    return plain(await job[method](...args));
+  },
+  async field({ queue }, { id, name }) {
+    return (await Job.fromId(queue, id))[name];
+  },
+  // A family of jobs; answers the ids as the tree has them.
+  async flow(_opened, { tree }) {
+    const producer = new FlowProducer({ connection: connection(), prefix });
+    const ids = ({ job, children = [] }) => ({ id: job.id, children: children.map(ids) });
+    try {
+      return ids(await producer.add(tree));
+    } finally {
+      await producer.close();
+    }
+  },
+  // A Node worker, for parents of flows and as the measure of what a worker does.
+  async work({ queue }) {
+    workers.push(new Worker(queue.name, (job) => job.getChildrenValues(), { connection: connection(), prefix }));
+    await workers.at(-1).waitUntilReady();
+  },
+  async rest() {
+    await Promise.all(workers.splice(0).map((worker) => worker.close()));
+  },
 };
+
+function plain(value) {
+  return value instanceof Object && !Array.isArray(value) && "client" in value ? null : (value ?? null);
+}
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { number, operation, queue, ...args } = JSON.parse(line);

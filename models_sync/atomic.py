@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from models_sync.errors import VolumeUnwritable
+from models_sync.errors import VolumeOfAnotherUser, VolumeReadOnly, VolumeUnwritable
 
-PARTIAL_PREFIX = ".models-sync-"
+OUR_PREFIX = ".models-sync"
+"""Files whose names begin so are ours: records and partial files, never anyone's weights."""
+PARTIAL_PREFIX = f"{OUR_PREFIX}-"
 PARTIAL_SUFFIX = ".part"
 
 
@@ -35,7 +37,8 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file so that its name never shows half of it, not even after a power cut.
 
     Raises:
-        VolumeUnwritable: the folder cannot be written or is full; what was there is still there.
+        VolumeUnwritable, VolumeReadOnly, VolumeOfAnotherUser: the folder cannot be written or is
+            full; what was there is still there.
     """
     partial = partial_name(path)
     try:
@@ -47,7 +50,7 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         partial.replace(path)
         flush_folder(path.parent)
     except OSError as error:
-        raise VolumeUnwritable(f"{path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):  # the reason is already on its way
             partial.unlink(missing_ok=True)
@@ -63,3 +66,21 @@ def flush_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def cannot_write(path: Path, error: OSError) -> VolumeUnwritable:
+    """Say why `path` cannot be written: read-only, someone else's, or what the system said."""
+    folder = path if path.is_dir() else path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if error.errno == errno.EROFS:
+        return VolumeReadOnly(f"{folder} is read-only")
+    if error.errno not in {errno.EACCES, errno.EPERM}:
+        return VolumeUnwritable(f"{path}: {error.strerror or error}")
+    owner, us = folder.stat().st_uid, os.geteuid()
+    if owner == us:
+        return VolumeReadOnly(f"{folder} may not be written, though it is ours")
+    return VolumeOfAnotherUser(
+        f"{folder} belongs to user {owner}, and this is user {us}. "
+        f"As root: chown -R {us}:{os.getegid()} {folder}"
+    )

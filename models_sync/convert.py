@@ -31,7 +31,7 @@ REQUIRED_ARRAYS = (
 )
 """What every body model of the SMPL family has (smplx/body_models.py)."""
 
-_PICKLE_SUFFIXES = {".pkl", ".pickle"}
+PICKLE_SUFFIXES = {".pkl", ".pickle"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
         PickleRefused, NotABodyModel: see `convert_smplx`.
     """
     try:
-        if path.suffix.lower() in _PICKLE_SUFFIXES:
+        if path.suffix.lower() in PICKLE_SUFFIXES:
             entries = pickles.load(path.read_bytes())
             if not isinstance(entries, dict):
                 raise NotABodyModel(f"{path.name} holds no table of arrays")

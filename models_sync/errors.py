@@ -10,12 +10,13 @@
      ├─ ManifestInvalid     manifest.json cannot be read
      ├─ ManifestUntrusted   its signature is missing or wrong
      ├─ VolumeUnwritable    the folder cannot take the files
+     │   ├─ VolumeReadOnly       it is mounted so
+     │   └─ VolumeOfAnotherUser  it belongs to a user that we are not
      ├─ KeyFileUnusable     the file that signs is missing or no ed25519 key
      ├─ PickleRefused       a pickle wants more than arrays
      ├─ NotABodyModel       a file lacks what a body of the SMPL family has
      ├─ PlacementBlocked    something else lies where a file should be placed
      ├─ PlacementMissing    a place that cannot be written lacks a file
-     ├─ VolumeOfAnotherUser the volume belongs to a user that we are not
      ├─ SourceUnusable      the folder to publish is empty, unreadable or changes
      ├─ PublishConflict     someone else published meanwhile
      ├─ AdminUnavailable    the server does not take MinIO's administration calls
@@ -154,7 +155,13 @@ class PlacementMissing(SyncError):
     )
 
 
-class VolumeOfAnotherUser(SyncError):
+class VolumeReadOnly(VolumeUnwritable):
+    """The folder is read-only."""
+
+    advice = "Mount it writable, or bring the files there where it is."
+
+
+class VolumeOfAnotherUser(VolumeUnwritable):
     """The folder belongs to another user, and we may not write there."""
 
     exit_code = 25

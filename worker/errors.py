@@ -14,7 +14,7 @@
      │   ├─ EngineUnavailable  OutOfMemory  EngineTimeout  EngineCrashed  GpuLost
      │   └─ JobKillsEngine  FitFailed  ToolMissing
      ├─ DependencyError        a service did not answer: retried with backoff
-     │   └─ StorageUnavailable  ApiUnavailable  QueueUnavailable
+     │   └─ StorageUnavailable  ApiUnavailable  QueueUnavailable  DiskFull
      ├─ Cancelled              somebody who may has taken the job back: never retried
      └─ JobAborted             taken from us on purpose: neither failed nor finished
          └─ JobHeldElsewhere   another worker has the lease on data.jobId
@@ -27,8 +27,9 @@ of the project, so that every wall may be crossed with it.
 
 from __future__ import annotations
 
+import errno
 import re
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class AvatarError(Exception):
@@ -286,6 +287,22 @@ class ApiUnavailable(DependencyError):
 
 class QueueUnavailable(DependencyError):
     """Redis did not answer."""
+
+
+class DiskFull(DependencyError):
+    """The disk on which the job's folder lies is full."""
+
+    default_advice = "Free space where TMPDIR points to, or give the worker a larger disk."
+
+    @classmethod
+    def behind(cls, error: BaseException) -> Self | None:
+        """Return this error when a full disk is what `error` comes from, else None."""
+        link: BaseException | None = error
+        while link is not None:
+            if isinstance(link, OSError) and link.errno in {errno.ENOSPC, errno.EDQUOT}:
+                return cls()
+            link = link.__cause__ or link.__context__
+        return None
 
 
 class Cancelled(AvatarError):

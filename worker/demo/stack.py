@@ -5,8 +5,8 @@
         stack.minio(stack.worker).get_object(stack.bucket, "uploads/…")
 
 The gateway's root user creates the bucket and two users and is not used again: the worker may
-read `uploads/*` and read and write `avatars/*`; the API may read and write `uploads/*` and read
-`avatars/*`.  Neither may do anything else.
+read `uploads/*` and read and write `avatars/*` and `work/*`; the API may read and write
+`uploads/*` and read `avatars/*`.  Neither may do anything else.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class EmbeddedStack:
 
     @property
     def worker(self) -> Credentials:
-        """Reads `uploads/*`, reads and writes `avatars/*`."""
+        """Reads `uploads/*`, reads and writes `avatars/*` and `work/*`."""
         return self._secrets.worker
 
     @property
@@ -285,7 +285,7 @@ class EmbeddedStack:
             secure=False,
         )
         for user, allowed in (
-            (self.worker, policy(self.bucket, read=("uploads",), write=("avatars",))),
+            (self.worker, policy(self.bucket, read=("uploads",), write=("avatars", "work"))),
             (self.api, policy(self.bucket, read=("avatars",), write=("uploads",))),
         ):
             admin.user_add(user.access_key, user.secret_key)

@@ -90,6 +90,14 @@ class Outputs:
                 return None
         return marker
 
+    async def remove_marker(self, job_id: str) -> None:
+        """Make a finished job an unfinished one; its files stay until they are overwritten.
+
+        Raises:
+            StorageUnavailable: MinIO did not answer.
+        """
+        await self._bucket.delete([self.key(job_id, MARKER)])
+
     async def publish(
         self,
         job_id: str,

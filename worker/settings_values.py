@@ -71,6 +71,8 @@ def _redis_url(secret: SecretStr) -> SecretStr:
         raise ValueError("names no host")
     if not re.fullmatch(r"/?\d*", parts.path):
         raise ValueError("the path, when given, is the number of the database, such as /0")
+    if parts.query or parts.fragment:
+        raise ValueError("options after ? are not read; remove them")
     return secret
 
 

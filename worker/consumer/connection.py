@@ -28,6 +28,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from worker.consumer.keys import own_key
 from worker.errors import QueueUnavailable
 from worker.observability.logs import get_logger
 
@@ -42,6 +43,10 @@ HEALTH_CHECK_S: Final = 15
 PING_TIMEOUT_S: Final = 5.0
 OLDEST_REDIS: Final = (6, 2)
 """BullMQ's recommended minimum."""
+TESTED_PRODUCERS: Final = ((5, 25), (7,))
+"""Releases of Node's bullmq from which, and below which, tests/contract has shown that it works."""
+_NOT_FOR_THIS_HOST: Final = {62, 64}
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 
 def client_name(prefix: str, queue: str, worker_name: str) -> str:
@@ -85,7 +90,9 @@ def connect(settings: QueueSettings, *, name: str | None = None, retries: int = 
 
 
 async def ping(settings: QueueSettings) -> None:
-    """Make sure that what answers is a Redis that BullMQ can use.
+    """Make sure that what answers is a Redis that BullMQ can use, with the keys of our queue.
+
+    What works but is not as it should be is told by log.
 
     Raises:
         QueueUnavailable: saying which of address, port, password, TLS or server is wrong, and
@@ -101,11 +108,14 @@ async def ping(settings: QueueSettings) -> None:
             await client.ping()
             server = await client.info("server")
             memory = await client.info("memory")
+            producer = await client.hget(f"{settings.prefix}:{settings.queue}:meta", "version")
+            await client.exists(own_key(settings.prefix, settings.queue, "cancel"))
     except (RedisError, OSError, ValueError, TimeoutError) as error:
         raise _explain(settings, error) from None
     finally:
         await client.aclose()
     _check_server(server, memory)
+    _check_producer(producer)
 
 
 def _check_server(server: dict[str, Any], memory: dict[str, Any]) -> None:
@@ -119,6 +129,20 @@ def _check_server(server: dict[str, Any], memory: dict[str, Any]) -> None:
             "redis.eviction",
             policy=policy,
             advice="Set maxmemory-policy to noeviction: an evicted key is a lost job.",
+        )
+
+
+def _check_producer(version: str | None) -> None:
+    """Look at what Node's Queue leaves in the queue's meta: `bullmq:5.25.0`."""
+    library, _, number = (version or "").partition(":")
+    parts = tuple(int(part) for part in number.split("-")[0].split(".") if part.isdigit())
+    oldest, beyond = TESTED_PRODUCERS
+    if library == "bullmq" and parts and not oldest <= parts < beyond:
+        log.warning(
+            "queue.producer_untested",
+            version=version,
+            advice="This worker is tested with bullmq 5.25 to 6.x for Node; see "
+            "docs/reference/bullmq.md.",
         )
 
 
@@ -147,8 +171,13 @@ def _explain(settings: QueueSettings, error: BaseException) -> QueueUnavailable:
         ),
         (
             is_a(NoPermissionError),
-            f"Redis at {place} refused a command to this user.",
-            "Give the user of REDIS_URL the commands and keys that BullMQ needs.",
+            f"Redis at {place} refuses a command or a key to this user: {error}",
+            "Give the user of REDIS_URL what docs/reference/bullmq.md lists.",
+        ),
+        (
+            any(getattr(link, "verify_code", 0) in _NOT_FOR_THIS_HOST for link in chain),
+            f"The certificate of Redis at {place} was issued for another host: {chain[-1]}",
+            "Use the name that it was issued for in REDIS_URL.",
         ),
         (
             is_a(ssl.SSLCertVerificationError),

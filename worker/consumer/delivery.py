@@ -43,7 +43,7 @@ class Delivery:
 Handler = Callable[[Delivery], Awaitable[dict[str, Any]]]
 """Does the job and returns its return value.
 
-Raises JobHeldElsewhere to be asked again in a few seconds, no attempt burned; any other
+Raises JobAborted to be asked again in a few seconds, no attempt burned; any other
 AvatarError to fail this attempt, and with it the job when the error is not retryable.
 """
 GaveUp = Callable[[Delivery, AvatarError], Awaitable[None]]

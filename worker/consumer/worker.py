@@ -5,7 +5,7 @@ How an attempt ends:
     the handler returns             completed, with what it returned
     AvatarError, retryable          tried again while attempts are left
     AvatarError, not retryable      failed now, whatever attempts are left
-    JobHeldElsewhere                put off for a few seconds, no attempt burned
+    JobAborted                      put off for a few seconds, no attempt burned
     stopping (SIGTERM)              back at the head of wait, no attempt burned
     the lock is lost                aborted and left to its new owner
     cancelled, stalled too often    `gave_up` is told, then failed
@@ -32,7 +32,7 @@ from worker.consumer.delivery import Delivery as Delivery  # noqa: PLC0414 - sam
 from worker.consumer.delivery import GaveUp, Handler
 from worker.consumer.retries import named, settle_retry_policy
 from worker.contract import claimed_job_id
-from worker.errors import AvatarError, Cancelled, EngineError, JobAborted, JobHeldElsewhere
+from worker.errors import AvatarError, Cancelled, EngineError, JobAborted
 from worker.observability.logs import get_logger
 
 if TYPE_CHECKING:
@@ -87,10 +87,14 @@ class Consumer:
         worker = BullWorker(
             self._settings, self._process, self._stalled_out, concurrency=self._concurrency
         )
-        self._worker = worker
         worker.on("error", self._errors)
         worker.on("lockRenewalFailed", self._lost_locks)
-        await worker.prepare()
+        try:
+            await worker.prepare()
+        except BaseException:
+            await worker.close(force=True)
+            raise
+        self._worker = worker
         self._run = asyncio.create_task(worker.run(), name="consumer")
         self._pulse = asyncio.create_task(self._beat(worker), name="consumer's pulse")
         return self._run
@@ -184,7 +188,11 @@ class Consumer:
         self, job: bullmq.Job, token: str, delivery: Delivery, running: _RunningJob
     ) -> dict[str, Any]:
         """Return the work's result, or raise what BullMQ makes the right thing of."""
-        error = JobAborted() if running.work.cancelled() else running.work.exception()
+        error = (
+            EngineError("The work was cancelled from inside.")
+            if running.work.cancelled()
+            else running.work.exception()
+        )
         if error is None:
             return running.work.result()
         taken_back = running.taken_back
@@ -199,7 +207,7 @@ class Consumer:
             if running.why is _Why.STOPPING:
                 await self._put_back(job, token)
             raise LeaveAlone
-        if isinstance(error, JobHeldElsewhere):
+        if isinstance(error, JobAborted):
             await self._put_off(job, token, error)
             raise LeaveAlone
         raise failure(named(error)) from None

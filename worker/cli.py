@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
+from worker import queue_cli
 from worker.errors import AvatarError, InputError, ModelError, SettingsError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ models = typer.Typer(help="The free pose models that the default pipeline sees w
 body = typer.Typer(help="The free body that the default pipeline fits.")
 app.add_typer(models, name="models")
 app.add_typer(body, name="body")
+app.add_typer(queue_cli.queue, name="queue")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 ModelsDir = Annotated[
@@ -184,6 +186,10 @@ def bench(context: typer.Context) -> None:
         )
     sys.argv = ["avatar-worker bench", *context.args]
     runpy.run_path(str(script), run_name="__main__")
+
+
+app.command()(queue_cli.enqueue)
+app.command()(queue_cli.cancel)
 
 
 @models.command("fetch")

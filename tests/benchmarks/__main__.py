@@ -17,6 +17,7 @@ PROGRAM: Final = "avatar-worker bench"
 DEFAULT: Final = "fit"
 BENCHES: Final = {
     "fit": ("tests.benchmarks.run", "accuracy and speed of the fit, on cases of known truth"),
+    "queue": ("tests.benchmarks.queue_bench", "the consumer beside Node's Worker"),
 }
 
 

@@ -65,6 +65,8 @@ class Ready(_Message):
 
     kind: Literal["ready"] = "ready"
     device_name: str
+    cuda: str | None = None
+    """CUDA's version, when it computes there."""
     models: tuple[str, ...]
     fingerprint: str
     """Of code, weights and configuration: what was computed under one can be used under it."""

@@ -75,16 +75,12 @@ class PipelineBuilder:
         """Say what was loaded."""
         return Ready(
             device_name=self._pipeline.device_name,
+            cuda=self._pipeline.cuda_version,
             models=tuple(self._pipeline.models),
             fingerprint=self._pipeline.fingerprint,
         )
 
-    def build(
-        self,
-        job: RunJob,
-        advance: Advance,
-        checkpoint: Checkpoint,  # noqa: ARG002 - the pipeline learns it next
-    ) -> Built:
+    def build(self, job: RunJob, advance: Advance, checkpoint: Checkpoint) -> Built:
         """Build one avatar."""
         from worker.avatar.types import AvatarRequest, Gender, Stage  # noqa: PLC0415 - torch
 
@@ -100,7 +96,17 @@ class PipelineBuilder:
         def progress(stage: Stage, fraction: float) -> None:
             advance(stage.value, fraction)
 
-        result = self._pipeline.run(request, folder, progress)
+        def keep(stage: Stage, files: tuple[str, ...]) -> None:
+            checkpoint(stage.value, files)
+
+        result = self._pipeline.run(
+            request,
+            folder,
+            progress,
+            checkpoint=keep,
+            resume=job.resume,
+            economy=job.economy,
+        )
         return Built(
             files=result.files,
             inspection_files=result.inspection_files,

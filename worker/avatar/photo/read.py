@@ -32,11 +32,12 @@ def read_photo(
     *,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
+    side_px: int = WORKING_SIDE_PX,
 ) -> Photo:
     """Read a JPEG, PNG, WebP or HEIC file as an upright sRGB picture.
 
     The orientation is applied, an embedded colour profile is applied, transparent pixels are
-    laid on grey, the longest side is brought down to `WORKING_SIDE_PX`, and all metadata but
+    laid on grey, the longest side is brought down to `side_px`, and all metadata but
     the focal length is dropped.
 
     Args:
@@ -44,6 +45,7 @@ def read_photo(
         view: from where the photo is said to show the person.
         max_bytes: checked before the file is read.
         max_pixels: width × height, checked before anything is decoded.
+        side_px: longest side that is kept; smaller costs less memory in all stages.
 
     Raises:
         PhotoTooLarge, PhotoTruncated, PhotoUnreadable, PhotoUnsupported, PhotoAnimated: the
@@ -55,7 +57,7 @@ def read_photo(
         raise PhotoTooLarge(
             f"The photo has {size_bytes / 1e6:.0f} MB; at most {max_bytes / 1e6:.0f} are read."
         )
-    decoded = decode(path.read_bytes(), max_pixels=max_pixels, side_px=WORKING_SIDE_PX)
+    decoded = decode(path.read_bytes(), max_pixels=max_pixels, side_px=side_px)
     pixels = np.ascontiguousarray(np.asarray(decoded.image, dtype=np.uint8))
     _check_size(decoded.full_size)
     _check_light(pixels)

@@ -261,9 +261,8 @@ _FAULTS = (MinioException, urllib3.exceptions.HTTPError, OSError, ET.ParseError)
 
 _ADVICE = {
     "AccessDenied": (
-        "The worker's MinIO user needs s3:GetObject on uploads/*; s3:GetObject and s3:PutObject on "
-        "avatars/*; s3:GetObject, s3:PutObject and s3:DeleteObject on work/*; and s3:ListBucket "
-        "on all three."
+        "The worker's MinIO user needs s3:GetObject on uploads/*; s3:GetObject, s3:PutObject and "
+        "s3:DeleteObject on avatars/* and work/*; and s3:ListBucket on all three."
     ),
     "InvalidAccessKeyId": "Check MINIO_ACCESS_KEY.",
     "RequestTimeTooSkewed": "The clock of this machine, or MinIO's, is wrong: set it.",

@@ -65,17 +65,17 @@ class Doer:
 
     async def _do(self, delivery: Delivery) -> dict[str, Any]:
         what = delivery.data.get("do", "ok")
-        if what == "wait":
+        if what.startswith("wait"):
             await self.let_go.wait()
-        elif what == "refuse":
+        if what.endswith("refuse"):
             raise NoPerson
-        elif what == "break":
+        if what == "break":
             raise StorageUnavailable
-        elif what == "break once" and delivery.attempt == 1:
+        if what == "break once" and delivery.attempt == 1:
             raise EngineCrashed
-        elif what == "held once" and delivery.starts == 1:
+        if what == "held once" and delivery.starts == 1:
             raise JobHeldElsewhere
-        elif what == "tell":
+        if what == "tell":
             for percent in (10, 50, 100):
                 await delivery.progress(percent)
                 await delivery.note(f"reached {percent} %")

@@ -10,8 +10,7 @@ import bullmq
 import pytest
 
 from tests.consuming import Doer, consuming, settings_of
-from worker.consumer import bull
-from worker.consumer import worker as consumer_module
+from worker.consumer import bull, pulse
 from worker.consumer.cancellation import cancel_key, request_cancel, withdraw_cancellation
 from worker.consumer.connection import connect
 from worker.demo.stack import EmbeddedStack
@@ -135,7 +134,7 @@ async def test_stopping_overrules_it_and_the_next_worker_refuses(
     doer: Doer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(consumer_module, "PULSE_S", 60.0)  # not noticed by the first
+    monkeypatch.setattr(pulse, "PULSE_S", 60.0)  # not noticed by the first
     async with consuming(settings, doer):
         job = await add(jobs, "c1", "wait")
         await doer.until(lambda: doer.at_once == 1)

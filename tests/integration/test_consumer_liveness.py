@@ -16,8 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.conftest import NodeClient
 from tests.consuming import Doer, consuming, eventually, settings_of
 from tests.fakes.passage import Passage, passage_to
-from worker.consumer import bull, connection, locks
-from worker.consumer import worker as consumer_module
+from worker.consumer import bull, connection, locks, pulse
 from worker.consumer.worker import Consumer
 from worker.demo.stack import EmbeddedStack
 from worker.settings import QueueSettings
@@ -29,11 +28,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bull, "RUN_RETRY_DELAY_MS", 50)
     monkeypatch.setattr(bull, "LOCK_MS", 2000)
     monkeypatch.setattr(bull, "STALLED_INTERVAL_MS", 200)
+    monkeypatch.setattr(bull, "SETTLE_AGAIN_S", 0.05)
     monkeypatch.setattr(connection, "SOCKET_TIMEOUT_S", 0.4)
     monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 0.4)
-    monkeypatch.setattr(consumer_module, "PULSE_S", 0.1)
-    monkeypatch.setattr(consumer_module, "PULSE_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(consumer_module, "SILENCE_S", 0.3)
+    monkeypatch.setattr(pulse, "PULSE_S", 0.1)
+    monkeypatch.setattr(pulse, "PULSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(pulse, "SILENCE_S", 0.3)
     monkeypatch.setattr(locks, "TICK_S", 0.02)
     monkeypatch.setattr(locks, "RENEW_TIMEOUT_S", 0.3)
 
@@ -101,6 +101,46 @@ async def test_a_busy_worker_keeps_its_job_when_its_connections_die(
         await doer.until(lambda: bool(doer.finished))
     assert (len(doer.taken), doer.aborted) == (1, [])
     assert await job.getState() == "completed"
+
+
+@pytest.mark.parametrize(
+    "case", [("wait", "completed"), ("wait and refuse", "failed")], ids=["good", "bad"]
+)
+async def test_a_job_that_ends_while_redis_is_away_is_settled_when_it_is_back(
+    settings: QueueSettings, passage: Passage, jobs: bullmq.Queue, doer: Doer, case: tuple[str, str]
+) -> None:
+    do, state = case
+    async with consuming(settings, doer) as consumer:
+        job = await jobs.add("avatar_build", {"do": do}, {"attempts": 2})
+        await doer.until(lambda: doer.at_once == 1)
+        passage.refuses = True
+        passage.cut()
+        doer.let_go.set()
+        await doer.until(lambda: doer.at_once == 0)
+        await silence(consumer, above_s=0.5)
+        assert await job.getState() == "active"
+        passage.refuses = False
+        async with asyncio.timeout(5):
+            while await job.getState() != state:  # noqa: ASYNC110 - it has no events
+                await asyncio.sleep(0.01)
+    assert len(doer.taken) == 1
+
+
+async def test_a_finished_job_whose_result_was_refused_is_never_failed(
+    settings: QueueSettings, jobs: bullmq.Queue, doer: Doer
+) -> None:
+    """Its lock went to another just before: the package would have burned an attempt."""
+    async with consuming(settings, doer):
+        job = await jobs.add("avatar_build", {"do": "wait"}, {"attempts": 1})
+        await doer.until(lambda: doer.at_once == 1)
+        await jobs.client.delete(f"bull:{jobs.name}:{job.id}:lock")
+        doer.let_go.set()
+        # Nobody's, it stalls, and is done again.
+        await doer.until(lambda: len(doer.finished) == 2)
+        async with asyncio.timeout(5):
+            while await job.getState() != "completed":  # noqa: ASYNC110 - it has no events
+                await asyncio.sleep(0.01)
+    assert [(one.attempt, one.starts) for one in doer.taken] == [(1, 1), (1, 2)]
 
 
 async def test_silence_is_known_idle_and_busy_and_said_once(

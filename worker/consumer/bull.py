@@ -14,21 +14,26 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import bullmq
 import msgpack  # type: ignore[import-untyped]  # it has no types; bullmq brings it
 from bullmq.custom_errors import UnrecoverableError, WaitingChildrenError
 from bullmq.redis_connection import RedisConnection, loadScript
 from bullmq.scripts import Scripts, raw2NextJobData
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.consumer.connection import client_name, connect
 from worker.consumer.locks import LockKeeper
 from worker.contract import failure_text
 from worker.errors import AvatarError, InputError
+from worker.observability.logs import get_logger
 
 if TYPE_CHECKING:
     from worker.settings import QueueSettings
+
+log = get_logger("worker.consumer")
 
 LOCK_MS: Final = 60_000
 STALLED_INTERVAL_MS: Final = 15_000
@@ -36,6 +41,8 @@ MAX_STALLED_COUNT: Final = 3
 RUN_RETRY_DELAY_MS: Final = 1_000
 LONGEST_POLL_S: Final = 1.0
 """A blocking read for a job never lasts longer, so that stopping does not either."""
+SETTLE_AGAIN_S: Final = 1.0
+"""Between tries to settle a job while Redis does not answer."""
 
 Processor = Callable[[bullmq.Job, str], Awaitable[dict[str, Any]]]
 """Does a job, given its token; raises what `failure` returns, or LeaveAlone."""
@@ -183,8 +190,16 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
             over.set()
 
 
+T = TypeVar("T")
+
+
 class _Scripts(Scripts):  # type: ignore[misc]  # the package has no types
-    """The package's scripts, with what Node's worker writes and the package's does not."""
+    """The package's scripts, with what Node's worker writes and the package's does not.
+
+    A job that is over is settled even if Redis goes away just then: the write is repeated for as
+    long as the lock can last.  A write that was made, and whose answer was lost, is refused when
+    it is repeated, because the lock is gone with it.
+    """
 
     async def moveToActive(self, token: str, opts: dict[str, Any]) -> list[Any] | None:  # noqa: N802 - the package's name
         """Take the next job as Node's worker does: with its name, which becomes `processedBy`."""
@@ -202,6 +217,27 @@ class _Scripts(Scripts):  # type: ignore[misc]  # the package has no types
         found: list[Any] | None = raw2NextJobData(raw)
         return found
 
+    async def moveToFinished(self, job_id: str, keys: list[str], args: list[Any]) -> Any:  # noqa: N802 - same
+        """Complete or fail a job.
+
+        Raises:
+            LeaveAlone: it is over and could not be written.  The package would take that for a
+                failure of the job, and run a finished job again.
+        """
+        try:
+            return await _insist(lambda: super(_Scripts, self).moveToFinished(job_id, keys, args))
+        except Exception as error:
+            log.warning("job.not_settled", queue_job_id=job_id, why=repr(error))
+            raise LeaveAlone from error
+
+    async def moveToDelayed(self, *args: Any) -> Any:  # noqa: N802 - the package's name
+        """Put a job aside."""
+        return await _insist(lambda: super(_Scripts, self).moveToDelayed(*args))
+
+    async def retryJob(self, *args: Any) -> Any:  # noqa: N802 - the package's name
+        """Put a job at the end of wait."""
+        return await _insist(lambda: super(_Scripts, self).retryJob(*args))
+
     def moveToFailedArgs(  # noqa: N802 - the package's name
         self, job: bullmq.Job, failed_reason: str, *more: Any, **named: Any
     ) -> tuple[list[str], list[Any]]:
@@ -209,3 +245,15 @@ class _Scripts(Scripts):  # type: ignore[misc]  # the package has no types
         keys, args = super().moveToFailedArgs(job, failed_reason, *more, **named)
         args[3] = failed_reason
         return keys, args
+
+
+async def _insist(write: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a write that Redis did not answer, for as long as a lock lasts."""
+    deadline = time.monotonic() + LOCK_MS / 1000.0
+    while True:
+        try:
+            return await write()
+        except (RedisConnectionError, RedisTimeoutError, OSError):
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(SETTLE_AGAIN_S)

@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
 import bullmq
@@ -27,12 +26,13 @@ from redis.exceptions import RedisError
 
 from worker.consumer.bull import LOCK_MS as LOCK_MS  # noqa: PLC0414 - others read it here
 from worker.consumer.bull import LONGEST_POLL_S, BullWorker, LeaveAlone, failure
-from worker.consumer.cancellation import find_cancelled
 from worker.consumer.delivery import Delivery as Delivery  # noqa: PLC0414 - same
 from worker.consumer.delivery import GaveUp, Handler
+from worker.consumer.pulse import Pulse, SeldomLogged
 from worker.consumer.retries import named, settle_retry_policy
+from worker.consumer.running import RunningJob, Why
 from worker.contract import claimed_job_id
-from worker.errors import AvatarError, Cancelled, EngineError, JobAborted
+from worker.errors import AvatarError, EngineError, JobAborted
 from worker.observability.logs import get_logger
 
 if TYPE_CHECKING:
@@ -44,13 +44,6 @@ CLOSE_TIMEOUT_S: Final = 1.0
 """For one last word with a Redis that may not answer."""
 HELD_DELAY_MS: Final = 5_000
 """How long a job is put off whose id another worker is busy with."""
-PULSE_S: Final = 1.0
-"""How often Redis is asked for cancellations, and whether it is there; half of the 2 s within
-which a running job stops."""
-PULSE_TIMEOUT_S: Final = 5.0
-SILENCE_S: Final = 5.0
-"""After so long without an answer the log says so."""
-SAME_ERROR_EVERY_S: Final = 30.0
 
 
 class Consumer:
@@ -72,10 +65,11 @@ class Consumer:
         self._concurrency = concurrency
         self._worker: BullWorker | None = None
         self._run: asyncio.Task[None] | None = None
-        self._pulse: asyncio.Task[None] | None = None
-        self._jobs: dict[str, _RunningJob] = {}
+        self._pulse: Pulse | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._jobs: dict[str, RunningJob] = {}
         self._stopping = False
-        self._errors = _SeldomLogged()
+        self._errors = SeldomLogged()
 
     # ------------------------------------------------------------ life
     async def start(self) -> asyncio.Task[None]:
@@ -95,8 +89,9 @@ class Consumer:
             await worker.close(force=True)
             raise
         self._worker = worker
+        self._pulse = Pulse(self._settings, worker, self._jobs)
+        self._beating = asyncio.create_task(self._pulse.beat(self._errors), name="pulse")
         self._run = asyncio.create_task(worker.run(), name="consumer")
-        self._pulse = asyncio.create_task(self._beat(worker), name="consumer's pulse")
         return self._run
 
     def open(self) -> None:
@@ -124,7 +119,7 @@ class Consumer:
     @property
     def last_round_trip_s(self) -> float:
         """Seconds since the queue last answered; asked every second, busy or idle."""
-        return time.monotonic() - self._worker.answered_at if self._worker else 0.0
+        return self._pulse.silence_s if self._pulse else 0.0
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """Take nothing more, settle what is running, close the connections.
@@ -143,9 +138,9 @@ class Consumer:
             await asyncio.wait(running, timeout=drain_s)
         settling = [asyncio.create_task(job.settled.wait()) for job in self._jobs.values()]
         for job in self._jobs.values():
-            job.abort(_Why.STOPPING)
+            job.abort(Why.STOPPING)
         await asyncio.wait({self._run, *settling}, timeout=LONGEST_POLL_S + 1.0)
-        for task in (self._run, self._pulse, *settling):
+        for task in (self._run, self._beating, *settling):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
@@ -158,55 +153,50 @@ class Consumer:
         """What BullMQ calls.  Never lets a CancelledError out: it would end the run loop."""
         settle_retry_policy(job, self._settings.max_retries)
         delivery = self._delivery(job)
-        running = _RunningJob(claimed_job_id(job.data))
+        running = RunningJob(claimed_job_id(job.data))
         running.work = asyncio.create_task(self._work(delivery, running), name=f"job {job.id}")
         self._jobs[job.id] = running
         try:
             if self._stopping:
-                running.abort(_Why.STOPPING)
+                running.abort(Why.STOPPING)
             try:
                 await asyncio.wait({running.work})
             except asyncio.CancelledError:
-                running.abort(_Why.STOPPING)
+                running.abort(Why.STOPPING)
                 await asyncio.wait({running.work})
             return await self._settle(job, token, delivery, running)
         finally:
             del self._jobs[job.id]
             running.settled.set()
 
-    async def _work(self, delivery: Delivery, running: _RunningJob) -> dict[str, Any]:
-        if running.job_id is not None and self._worker is not None:
+    async def _work(self, delivery: Delivery, running: RunningJob) -> dict[str, Any]:
+        """Do the job, unless it is cancelled already."""
+        if running.job_id is not None and self._pulse is not None:
             with contextlib.suppress(RedisError, OSError):  # the pulse asks again in a second
-                running.taken_back = (await self._find_cancelled({running.job_id})).get(
-                    running.job_id
-                )
+                cancelled = await self._pulse.find_cancelled({running.job_id})
+                running.taken_back = cancelled.get(running.job_id)
             if running.taken_back is not None:
                 raise running.taken_back
         return await self._handle(delivery)
 
     async def _settle(
-        self, job: bullmq.Job, token: str, delivery: Delivery, running: _RunningJob
+        self, job: bullmq.Job, token: str, delivery: Delivery, running: RunningJob
     ) -> dict[str, Any]:
         """Return the work's result, or raise what BullMQ makes the right thing of."""
-        error = (
-            EngineError("The work was cancelled from inside.")
-            if running.work.cancelled()
-            else running.work.exception()
-        )
+        if running.was_taken_back and running.taken_back is not None:
+            log.info("job.cancelled", queue_job_id=job.id, why=running.taken_back.message)
+            if not await self._tell(delivery, running.taken_back):
+                raise LeaveAlone
+            raise failure(running.taken_back)
+        if running.work.cancelled():
+            if running.why is Why.STOPPING:
+                await self._put_back(job, token)
+            if running.why is not None:
+                raise LeaveAlone
+            raise failure(EngineError("The work was cancelled from inside."))
+        error = running.work.exception()
         if error is None:
             return running.work.result()
-        taken_back = running.taken_back
-        if taken_back is not None and (
-            error is taken_back or (running.work.cancelled() and running.why is _Why.CANCELLED)
-        ):
-            log.info("job.cancelled", queue_job_id=job.id, why=taken_back.message)
-            if not await self._tell(delivery, taken_back):
-                raise LeaveAlone
-            raise failure(taken_back)
-        if running.work.cancelled() and running.why is not None:
-            if running.why is _Why.STOPPING:
-                await self._put_back(job, token)
-            raise LeaveAlone
         if isinstance(error, JobAborted):
             await self._put_off(job, token, error)
             raise LeaveAlone
@@ -276,90 +266,5 @@ class Consumer:
     def _lost_locks(self, job_ids: list[str]) -> None:
         """Abort work on jobs whose lock somebody else may hold by now."""
         for job_id in job_ids:
-            if job_id in self._jobs and self._jobs[job_id].abort(_Why.LOCK_LOST):
+            if job_id in self._jobs and self._jobs[job_id].abort(Why.LOCK_LOST):
                 log.error("job.lock_lost", queue_job_id=job_id)
-
-    async def _beat(self, worker: BullWorker) -> None:
-        """Ask Redis every second, so that its silence and a job's cancellation are noticed."""
-        silent = False
-        while True:
-            await asyncio.sleep(PULSE_S)
-            try:
-                async with asyncio.timeout(PULSE_TIMEOUT_S):
-                    await self._ask(worker)
-            except (RedisError, OSError, TimeoutError) as error:
-                if not silent and self.last_round_trip_s > SILENCE_S:
-                    silent = True
-                    log.warning("queue.silent", why=repr(error))
-            except Exception as error:  # noqa: BLE001 - the pulse must go on
-                self._errors(error)
-            if silent and self.last_round_trip_s < PULSE_S:
-                silent = False
-                log.info("queue.answers_again")
-
-    async def _ask(self, worker: BullWorker) -> None:
-        running = {job.job_id: job for job in self._jobs.values() if job.job_id is not None}
-        if running:
-            for job_id, why in (await self._find_cancelled(running.keys())).items():
-                for job in [one for one in self._jobs.values() if one.job_id == job_id]:
-                    job.take_back(why)
-        elif self.last_round_trip_s > PULSE_S:
-            await worker.client.ping()
-        else:
-            return  # an idle queue is asked for jobs as often
-        worker.note_round_trip()
-
-    async def _find_cancelled(self, job_ids: Any) -> dict[str, Cancelled]:
-        assert self._worker is not None  # noqa: S101 - it called us
-        prefix, queue = self._settings.prefix, self._settings.queue
-        return await find_cancelled(self._worker.client, prefix, queue, job_ids)
-
-
-class _Why(Enum):
-    """Why work on a job was aborted; a later member overrules an earlier one."""
-
-    CANCELLED = auto()
-    STOPPING = auto()
-    LOCK_LOST = auto()
-
-
-class _RunningJob:
-    """The work on one job, and why it was aborted."""
-
-    work: asyncio.Task[dict[str, Any]]
-
-    def __init__(self, job_id: str | None) -> None:
-        self.job_id = job_id
-        """`data.jobId`; None when the data names none."""
-        self.why: _Why | None = None
-        self.taken_back: Cancelled | None = None
-        self.settled = asyncio.Event()
-
-    def abort(self, why: _Why) -> bool:
-        """Cancel the work; whether it was not over yet."""
-        if self.why is not None and self.why.value >= why.value:
-            return False
-        if not self.work.cancel():
-            return False
-        self.why = why
-        return True
-
-    def take_back(self, why: Cancelled) -> None:
-        """Cancel the work because somebody who may has asked for it."""
-        if self.taken_back is None:
-            self.taken_back = why
-            self.abort(_Why.CANCELLED)
-
-
-class _SeldomLogged:
-    """Writes the package's errors to the log; one that repeats itself, twice a minute."""
-
-    def __init__(self) -> None:
-        self._last = ""
-        self._at = 0.0
-
-    def __call__(self, error: Exception, job: bullmq.Job | None = None) -> None:
-        text, now = repr(error), time.monotonic()
-        if text != self._last or now - self._at > SAME_ERROR_EVERY_S:
-            self._last, self._at = text, now
-            log.warning("queue.error", why=text, queue_job_id=job.id if job else None)

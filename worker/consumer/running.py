@@ -1,0 +1,60 @@
+"""The work on one job, and why it was aborted."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import Any
+
+from worker.errors import Cancelled
+
+
+class Why(Enum):
+    """Why work on a job was aborted; a later member overrules an earlier one."""
+
+    CANCELLED = auto()
+    """Somebody who may has taken the job back: it fails."""
+    STOPPING = auto()
+    """This worker stops: the job goes back to the head of the queue."""
+    LOCK_LOST = auto()
+    """Somebody else may have the job: it is left alone."""
+
+
+class RunningJob:
+    """The work on one job, and why it was aborted.
+
+    Args:
+        job_id: `data.jobId`; None when the data names none.
+    """
+
+    work: asyncio.Task[dict[str, Any]]
+
+    def __init__(self, job_id: str | None) -> None:
+        self.job_id = job_id
+        self.why: Why | None = None
+        self.taken_back: Cancelled | None = None
+        self.settled = asyncio.Event()
+
+    def abort(self, why: Why) -> bool:
+        """Cancel the work; whether it was not over, and not aborted for as good a reason, yet."""
+        if self.why is not None and self.why.value >= why.value:
+            return False
+        if not self.work.cancel():
+            return False
+        self.why = why
+        return True
+
+    def take_back(self, why: Cancelled) -> None:
+        """Cancel the work because somebody who may has asked for it."""
+        if self.taken_back is None:
+            self.taken_back = why
+            self.abort(Why.CANCELLED)
+
+    @property
+    def was_taken_back(self) -> bool:
+        """Whether it ended because it was taken back, before it began or while it ran."""
+        if self.taken_back is None:
+            return False
+        if self.work.cancelled():
+            return self.why is Why.CANCELLED
+        return self.work.exception() is self.taken_back

@@ -1,9 +1,12 @@
 """The worker's process: start order, readiness, stopping, exit codes.
 
-Start: HTTP (so that the reason for not being ready can be read from the first moment), engine and
-queue side by side; jobs are taken only while the engine is usable.  A dependency that is down, a
+Start: HTTP (so that the reason for not being ready can be read from the first moment), engines and
+queue side by side; jobs are taken only while an engine is usable.  A dependency that is down, a
 missing model or a required estimator that does not exist does not end the process: a container
 that exits is started again for ever, billed all the while, and says less than `/ready` does.
+
+Stop, within three seconds: no further job is taken, running ones are put back, reports that are on
+their way arrive or are left to other workers, HTTP last.
 
 Exit codes:
     0  stopped by SIGTERM or SIGINT, nothing left behind
@@ -16,33 +19,46 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import uuid
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
-from worker.consumer.connection import ping
-from worker.consumer.worker import LOCK_MS, Consumer
+from worker.consumer.connection import connect, ping
+from worker.consumer.marks import JobMarks
+from worker.consumer.worker import Consumer
+from worker.engine.devices import child_environments
+from worker.engine.limits import EngineLimits
 from worker.engine.messages import EngineConfig
-from worker.engine.supervisor import COMMAND, Engine, EngineState
+from worker.engine.pool import EnginePool
+from worker.engine.supervisor import COMMAND, EngineState
 from worker.errors import (
     AvatarError,
     LicensedEstimatorMissing,
     QueueUnavailable,
     SettingsError,
 )
+from worker.http.identity import Identity
 from worker.http.server import HttpServer
+from worker.observability.journal import Journal
 from worker.observability.logs import configure_logging, get_logger
+from worker.observability.tracing import otlp_tracer
 from worker.reporter.client import ApiClient
+from worker.reporter.outbox import Outbox
 from worker.runner import JobRunner
 from worker.settings import Settings, child_environment
+from worker.status import StatusBoard
 from worker.storage.bucket import Bucket
 from worker.storage.outputs import Outputs
+from worker.storage.work import WorkStore
 
 log = get_logger("worker")
 
 QUEUE_RETRY_S: Final = 5.0
-UNHEALTHY_AFTER_S: Final = LOCK_MS / 1000.0
-"""After so long without an answer of Redis every lock is lost, and a restart costs nothing."""
+SWEEP_EVERY_S: Final = 6 * 3600.0
+WORK_KEPT_S: Final = 48 * 3600.0
+"""What was computed of a job that nobody finished is removed after this."""
 
 
 class ExitCode(IntEnum):
@@ -59,28 +75,49 @@ class Worker:
     Args:
         settings: the environment.
         engine_command: the engine's program; tests give their own.
+
+    Raises:
+        SettingsError: WORKER_GPUS names a GPU that is not there.
     """
 
     def __init__(self, settings: Settings, *, engine_command: Sequence[str] = COMMAND) -> None:
         self.settings = settings
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+        prefix, queue = settings.queue.prefix, settings.queue.queue
+        self._redis = connect(settings.queue)
         self._bucket = Bucket(settings.storage)
         self._api = ApiClient(settings.api)
-        self.engine = Engine(
+        self._tracer = otlp_tracer(
+            settings.worker.otlp_endpoint, version=Identity.of(settings.worker).version
+        )
+        self._journal = Journal()
+        self._work_store = WorkStore(self._bucket)
+        self.outbox = Outbox(self._redis, self._api, prefix=prefix, queue=queue, owner=self.name)
+        self.engine = EnginePool(
             _engine_config(settings),
-            environment=_engine_environment(settings),
+            environments=_engine_environments(settings),
             on_state=self._engine_changed,
             command=engine_command,
+            limits=EngineLimits.for_jobs_of(settings.worker.processing_timeout_s),
         )
         runner = JobRunner(
             bucket=self._bucket,
-            outputs=Outputs(self._bucket, settings.storage.public_base),
+            outputs=Outputs(self._bucket, settings.storage.public_base, work=self._work_store),
+            work=self._work_store,
             engine=self.engine,
             api=self._api,
+            outbox=self.outbox,
+            marks=JobMarks(self._redis, prefix=prefix, queue=queue, holder=self.name),
             timeout_s=settings.worker.processing_timeout_s,
             publish_inspection=settings.storage.publish_inspection,
+            journal=self._journal,
+            tracer=self._tracer,
         )
-        self.consumer = Consumer(settings.queue, runner.run, runner.gave_up)
-        self.http = HttpServer(self, settings.worker.port)
+        self.consumer = Consumer(
+            settings.queue, runner.run, runner.gave_up, concurrency=self.engine.size
+        )
+        self.told = StatusBoard(self, self._journal)
+        self.http = HttpServer(self.told, settings.worker.port, token=settings.worker.token)
         self._stop = asyncio.Event()
         self.stopped = asyncio.Event()
         self._refusal: AvatarError | None = None
@@ -115,7 +152,9 @@ class Worker:
     async def _work(self) -> ExitCode:
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         taking = asyncio.create_task(self._take_jobs(), name="take jobs")
+        sweeping = asyncio.create_task(self._sweep(), name="sweep")
         await asyncio.wait({stopped, taking}, return_when=asyncio.FIRST_COMPLETED)
+        sweeping.cancel()
         if stopped.done():
             taking.cancel()
             return ExitCode.STOPPED
@@ -126,13 +165,14 @@ class Worker:
         return ExitCode.QUEUE_LOOP_ENDED
 
     async def _take_jobs(self) -> None:
-        """Bring up engine and queue; returns only when the queue's loop has ended."""
+        """Bring up engines and queue; returns only when the queue's loop has ended."""
         if self.settings.pipeline.require_real_avatar:
             self._refusal = LicensedEstimatorMissing()
             log.error("worker.refuses_jobs", why=str(self._refusal), advice=self._refusal.advice)
             await asyncio.Event().wait()
         self.engine.start()
         await self._reach_queue()
+        self.outbox.start()
         loop = await self.consumer.start()
         self._engine_changed(self.engine.state)
         # Shielded: cancelling this task, on SIGTERM, must not tear the loop from its job.
@@ -154,54 +194,55 @@ class Worker:
                 self._queue_trouble = None
                 return
 
+    async def _sweep(self) -> None:
+        """Remove what was kept of jobs that nobody finished; several workers may do it at once."""
+        while True:
+            try:
+                await self._work_store.sweep(WORK_KEPT_S)
+            except AvatarError as error:
+                log.warning("work.not_swept", why=error.message)
+            await asyncio.sleep(SWEEP_EVERY_S)
+
     async def _shut_down(self) -> None:
         """Queue first, so that the job that is running is settled; HTTP last."""
         await self.consumer.stop(drain_s=self.settings.worker.drain_s)
-        await self.engine.stop()
+        await asyncio.gather(
+            self.outbox.stop(), self.engine.stop(), asyncio.to_thread(self._tracer.close)
+        )
         await self._api.aclose()
+        await self._redis.aclose()
         self._bucket.close()
         await self.http.stop()
         self.stopped.set()
         log.info("worker.stopped")
 
-    def _engine_changed(self, state: EngineState) -> None:
-        """Take jobs exactly while the engine can do them."""
-        if state in {EngineState.READY, EngineState.BUSY}:
+    def _engine_changed(self, _state: EngineState) -> None:
+        """Take jobs exactly while some engine can do them."""
+        if self.engine.usable:
             self.consumer.open()
         else:
             self.consumer.close_gate()
 
-    # ------------------------------------------------------------ what /health and /ready say
-    def health(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the process should live on: while jobs are taken, Redis must have answered."""
-        silence_s = self.consumer.last_round_trip_s if self.consumer.is_taking else 0.0
-        alive = silence_s < UNHEALTHY_AFTER_S
-        return alive, {
-            "status": "ok" if alive else "unhealthy",
-            "secondsSinceRedisAnswered": round(silence_s, 1),
-        }
+    # ------------------------------------------------------------ what others may know
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stop.is_set()
 
-    def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Whether jobs are taken; if not, the state's name, the reason and what to do."""
-        trouble = self._refusal or self.engine.reason or self._queue_trouble
-        state = EngineState.SETUP_FAILED if self._refusal else self.engine.state
-        ready = trouble is None and not self._stop.is_set() and self.consumer.is_taking
-        facts: dict[str, Any] = {
-            "status": "ready" if ready else "not ready",
-            "state": "STOPPING" if self._stop.is_set() else state.value,
-            "activeJobs": self.consumer.active_jobs,
-        }
-        if trouble is not None:
-            facts |= {"code": trouble.code, "reason": trouble.message, "advice": trouble.advice}
-        elif not ready:
-            facts["reason"] = (
-                "The worker is stopping."
-                if self._stop.is_set()
-                else "The engine is loading its models."
-            )
-        if warnings := self.settings.limitations():
-            facts["warnings"] = warnings
-        return ready, facts
+    @property
+    def state(self) -> EngineState:
+        """The engines' state, or SETUP_FAILED when jobs are refused altogether."""
+        return EngineState.SETUP_FAILED if self._refusal else self.engine.state
+
+    @property
+    def trouble(self) -> AvatarError | None:
+        """Why no jobs are taken; None while they are, or while the start goes on."""
+        return self._refusal or self.engine.reason or self._queue_trouble
+
+    @property
+    def what_is_awaited(self) -> str:
+        """What the start is waiting for, in a sentence."""
+        return "The engine is loading its models."
 
 
 async def run_worker(settings: Settings, *, engine_command: Sequence[str] = COMMAND) -> int:
@@ -211,11 +252,11 @@ async def run_worker(settings: Settings, *, engine_command: Sequence[str] = COMM
         The exit code; see the module's docstring.
     """
     configure_logging(settings.secrets())
-    worker = Worker(settings, engine_command=engine_command)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.stop)
     try:
+        worker = Worker(settings, engine_command=engine_command)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stop)
         return int(await worker.run())
     except SettingsError as error:
         log.error("worker.wrong_settings", why=error.message, advice=error.advice)  # noqa: TRY400 - the trace would not help
@@ -238,10 +279,7 @@ def _engine_config(settings: Settings) -> EngineConfig:
     )
 
 
-def _engine_environment(settings: Settings) -> dict[str, str]:
-    environment = child_environment()
-    if settings.pipeline.gpus != "all":
-        environment["CUDA_VISIBLE_DEVICES"] = settings.pipeline.gpus.split(",", maxsplit=1)[0]
+def _engine_environments(settings: Settings) -> list[dict[str, str]]:
     # The engine's prints become our log lines at once, not when a buffer is full.
-    environment["PYTHONUNBUFFERED"] = "1"
-    return environment
+    base = child_environment() | {"PYTHONUNBUFFERED": "1"}
+    return child_environments(base, settings.pipeline.device, settings.pipeline.gpus)

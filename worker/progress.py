@@ -62,7 +62,8 @@ class JobProgress:
         self._pending.put_nowait(None)
         if self._teller is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._teller, LAST_WORD_S)
+                async with asyncio.timeout(LAST_WORD_S):
+                    await self._teller
 
     def reach(self, percent: int) -> None:
         """Note that the job is this far; less than before is ignored."""

@@ -2,24 +2,25 @@
 
 1. consumer  BullMQ hands over a job (`worker.consumer` calls `JobRunner.run`).
 2. contract  The payload becomes an `AvatarJob`, or is refused.
-3. storage   A completion marker?  Then report it again and stop.  Otherwise photos are read.
-4. engine    The engine process builds the avatar in the job's folder.
+3. storage   With the lease on `data.jobId`: is there a completion marker?  Then report it again
+             and stop.  Otherwise photos are read, and what an earlier attempt had computed.
+4. engine    An engine process builds the avatar in the job's folder.
 5. storage   Outputs are published; the marker, last.
-6. reporter  The API is told.
+6. reporter  The final report goes into the outbox, which delivers it.
 7. consumer  The job completes in BullMQ with the same result.
 """
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import structlog
 
-from worker.consumer.worker import Delivery
+from worker.consumer.delivery import Delivery
+from worker.consumer.lease import Lease
+from worker.consumer.marks import JobMarks
 from worker.contract import (
     DEFAULT_USER_ID,
     AvatarJob,
@@ -31,27 +32,48 @@ from worker.contract import (
     failure_text,
 )
 from worker.engine.messages import Built, RunJob
-from worker.errors import ApiUnavailable, AvatarError, EngineError, PayloadInvalid
+from worker.errors import (
+    AvatarError,
+    EngineCrashed,
+    EngineError,
+    JobAborted,
+    JobKillsEngine,
+    PayloadInvalid,
+    QueueUnavailable,
+)
+from worker.jobfolder import JobFolder
+from worker.observability.journal import Journal
 from worker.observability.logs import get_logger
 from worker.observability.summary import JobSummary
+from worker.observability.tracing import Tracer
 from worker.progress import JobProgress
 from worker.reporter.client import ApiClient
+from worker.reporter.outbox import Outbox
 from worker.reporter.reports import JobReports
 from worker.storage.bucket import Bucket
 from worker.storage.outputs import MARKER, CompletionMarker, Outputs
-from worker.storage.photos import fetch_photo
+from worker.storage.work import WorkStore
 
 log = get_logger("worker.job")
 
-FRONT_PHOTO: Final = "photo_front"
-SIDE_PHOTO: Final = "photo_side"
+KILLS_UNTIL_REFUSED: Final = 2
+"""So many engine processes may one job end before it is given up."""
 
 
 class Engine(Protocol):
-    """What builds avatars; `worker.engine.supervisor.Engine` is one."""
+    """What builds avatars; `worker.engine.pool.EnginePool` is one."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Names code, weights and configuration; None until they are loaded."""
 
     async def run(
-        self, job: RunJob, advance: Callable[[str, float], None], *, timeout_s: float
+        self,
+        job: RunJob,
+        advance: Callable[[str, float], None],
+        *,
+        timeout_s: float,
+        checkpoint: Callable[[str, tuple[str, ...]], None],
     ) -> Built:
         """Build one avatar."""
 
@@ -62,10 +84,15 @@ class JobRunner:
     Args:
         bucket: photos in.
         outputs: avatars out.
+        work: keeps what was computed until the job is done.
         engine: builds them.
-        api: is told.
+        api: is told of progress.
+        outbox: delivers final reports.
+        marks: leases, and what is remembered of a job between its attempts.
         timeout_s: longest time that one attempt may compute.
         publish_inspection: whether files that show the person are published too.
+        journal: is told of every attempt.
+        tracer: makes spans of jobs and stages.
     """
 
     def __init__(
@@ -73,17 +100,27 @@ class JobRunner:
         *,
         bucket: Bucket,
         outputs: Outputs,
+        work: WorkStore,
         engine: Engine,
         api: ApiClient,
+        outbox: Outbox,
+        marks: JobMarks,
         timeout_s: float,
         publish_inspection: bool,
+        journal: Journal,
+        tracer: Tracer,
     ) -> None:
         self._bucket = bucket
         self._outputs = outputs
+        self._work = work
         self._engine = engine
         self._api = api
+        self._outbox = outbox
+        self._marks = marks
         self._timeout_s = timeout_s
         self._publish_inspection = publish_inspection
+        self._journal = journal
+        self._tracer = tracer
 
     # ------------------------------------------------------------ 1. the queue hands over a job
     async def run(self, delivery: Delivery) -> dict[str, Any]:
@@ -93,21 +130,37 @@ class JobRunner:
             BullMQ's return value: the result that the API was told.
 
         Raises:
+            JobAborted: neither finished nor failed; the job is to be handed over again.
             AvatarError: the attempt failed; whether another follows is the consumer's business.
         """
-        summary = JobSummary(attempt=delivery.attempt, queue_wait_s=delivery.queue_wait_s)
-        with structlog.contextvars.bound_contextvars(
-            job_id=claimed_job_id(delivery.data),
-            queue_job_id=delivery.queue_job_id,
-            attempt=delivery.attempt,
+        job_id = claimed_job_id(delivery.data)
+        with (
+            self._journal.attempt(
+                job_id, delivery.queue_job_id, delivery.attempt, delivery.queue_wait_s
+            ) as entry,
+            structlog.contextvars.bound_contextvars(
+                job_id=job_id, queue_job_id=delivery.queue_job_id, attempt=delivery.attempt
+            ),
+            self._tracer.job(delivery.trace, job_id=job_id or "", attempt=delivery.attempt),
         ):
+            summary = JobSummary(
+                attempt=delivery.attempt,
+                queue_wait_s=delivery.queue_wait_s,
+                entry=entry,
+                journal=self._journal,
+                tracer=self._tracer,
+            )
             try:
                 return await self._attempt(delivery, summary)
             except asyncio.CancelledError:
                 summary.outcome = "aborted"
                 raise
+            except JobAborted as error:
+                summary.failed("left_to_others", error)
+                raise
             except AvatarError as error:
                 summary.failed("failed" if _is_final(error, delivery) else "to_be_retried", error)
+                await delivery.note(failure_text(error))
                 raise
             finally:
                 summary.write()
@@ -117,83 +170,118 @@ class JobRunner:
         try:
             job = AvatarJob.parse(delivery.data)
         except PayloadInvalid as refusal:
-            await self._tell_failed(claimed_job_id(delivery.data), failure_text(refusal))
+            await self._tell_failed(claimed_job_id(delivery.data), refusal)
             raise
+
+        def tell(percent: int) -> None:
+            summary.percent = percent
+            reports.progress(percent)
 
         was_started_before = delivery.starts > 1 or delivery.attempt > 1
         async with (
-            JobReports(self._api, job.job_id, maybe_reported=was_started_before) as reports,
-            JobProgress(delivery.progress, reports.progress) as progress,
+            self._marks.lease(job.job_id) as lease,
+            self._reports(job.job_id, lease, maybe_reported=was_started_before) as reports,
+            JobProgress(delivery.progress, tell) as progress,
         ):
             try:
                 # ------------------------------------------------ 3. – 5. to a finished avatar
-                marker = await self._find_finished(job, reports, summary)
+                marker = await self._find_finished(job, lease, reports, summary)
                 if marker is None:
-                    marker = await self._make(job, progress, summary)
+                    marker = await self._make(job, lease, progress, summary)
                 # ------------------------------------------------ 6. the API is told
                 with summary.stage("report"):
                     await reports.completed(marker.result)
                 progress.reach(ProgressMark.COMPLETED)
+            except JobAborted:
+                raise
+            except QueueUnavailable as error:
+                # Without Redis nothing can be settled: the job is handed over again.
+                raise JobAborted(error.message) from error
             except Exception as error:  # noqa: BLE001 - whatever it is, the job must be settled
                 failure = _named(error)
-                if _is_final(failure, delivery) and not isinstance(failure, ApiUnavailable):
-                    # (After ApiUnavailable the avatar is published and perhaps even reported:
-                    # `failed` would be untrue.)
-                    await _report_failure(reports, failure_text(failure))
+                if _is_final(failure, delivery):
+                    await reports.failed(failure_text(failure))
+                    await self._work.clean(job.job_id)
                 raise failure from (None if failure is error else error)
+            await self._work.clean(job.job_id)
         # -------------------------------------------------------- 7. the queue has the result
         return marker.result.to_wire()
 
+    def _reports(self, job_id: str, lease: Lease | None, *, maybe_reported: bool) -> JobReports:
+        return JobReports(
+            self._api,
+            job_id,
+            maybe_reported=maybe_reported,
+            outbox=self._outbox,
+            guard=lease.guard if lease else None,
+        )
+
     # ------------------------------------------------------------ 3. is it finished already?
     async def _find_finished(
-        self, job: AvatarJob, reports: JobReports, summary: JobSummary
+        self, job: AvatarJob, lease: Lease, reports: JobReports, summary: JobSummary
     ) -> CompletionMarker | None:
         with summary.stage("look_up"):
-            marker = await self._outputs.find_marker(job.job_id)
+            if await self._marks.wants_fresh(job.job_id):
+                log.info("job.fresh_run")
+                await self._work.clean(job.job_id)
+                await self._outputs.remove_marker(job.job_id)
+                await self._marks.forget(job.job_id, "fresh")
+            marker = await self._outputs.find_marker(job.job_id, check=lease.check)
         if marker is not None:
             summary.outcome = "reported_again"
             reports.expect_earlier_report()
         return marker
 
     async def _make(
-        self, job: AvatarJob, progress: JobProgress, summary: JobSummary
+        self, job: AvatarJob, lease: Lease, progress: JobProgress, summary: JobSummary
     ) -> CompletionMarker:
-        """Photos in, avatar out.  A lease on the job's id (its own issue) belongs around this."""
         # Not before the look-up: `processing` after a completion would take it back.
         progress.reach(ProgressMark.ACCEPTED)
-        with tempfile.TemporaryDirectory(prefix="avatar-job-", ignore_cleanup_errors=True) as name:
-            folder = Path(name)
+        async with JobFolder(job, bucket=self._bucket, work=self._work) as folder:
             with summary.stage("download"):
-                await self._fetch_photos(job, folder)
+                await folder.fetch_photos()
             progress.reach(ProgressMark.PHOTOS_READ)
+            with summary.stage("resume"):
+                await folder.restore(self._engine.fingerprint)
 
             # ---------------------------------------------------- 4. the engine builds it
             with summary.stage("engine"):
-                built = await self._engine.run(
-                    _engine_job(job, folder), progress.advance, timeout_s=self._timeout_s
-                )
+                built = await self._build(job, folder, progress)
             summary.engine(built.stage_seconds)
 
             # ---------------------------------------------------- 5. outputs; the marker, last
+            hidden = frozenset() if self._publish_inspection else built.inspection_files
+            names = set(built.files) - hidden - {MARKER}
             with summary.stage("publish"):
-                hidden = frozenset() if self._publish_inspection else built.inspection_files
+                await folder.save_outputs(names)
                 marker = await self._outputs.publish(
                     job.job_id,
-                    folder,
-                    set(built.files) - hidden - {MARKER},
+                    folder.path,
+                    names,
                     result=self._result(job, built),
                     sources=built.sources,
+                    check=lease.check,
                 )
             progress.reach(ProgressMark.UPLOADED)
         summary.outcome = "completed"
         summary.facts |= {"confidence": built.confidence, "view_iou": built.view_iou}
         return marker
 
-    async def _fetch_photos(self, job: AvatarJob, folder: Path) -> None:
-        photos = {FRONT_PHOTO: job.front_photo_url, SIDE_PHOTO: job.side_photo_url}
-        await asyncio.gather(
-            *(fetch_photo(self._bucket, url, folder / name) for name, url in photos.items() if url)
-        )
+    async def _build(self, job: AvatarJob, folder: JobFolder, progress: JobProgress) -> Built:
+        try:
+            return await self._engine.run(
+                folder.engine_job(),
+                progress.advance,
+                timeout_s=self._timeout_s,
+                checkpoint=folder.checkpoint,
+            )
+        except EngineCrashed as crash:
+            kills = await self._marks.note_kill(job.job_id)
+            if kills < KILLS_UNTIL_REFUSED:
+                raise
+            raise JobKillsEngine(
+                f"This job has ended the process that computes {kills} times: {crash.message}"
+            ) from crash
 
     def _result(self, job: AvatarJob, built: Built) -> AvatarResultPayload:
         return AvatarResultPayload(
@@ -207,36 +295,26 @@ class JobRunner:
             ),
         )
 
-    # ------------------------------------------------------------ jobs that never ran
+    # ------------------------------------------------------------ jobs that did not end here
     async def gave_up(self, delivery: Delivery, error: AvatarError) -> None:
-        """Tell the API of a job that is failed without us: stalled too often, or cancelled."""
-        log.error("job.gave_up", queue_job_id=delivery.queue_job_id, why=str(error))
-        await self._tell_failed(claimed_job_id(delivery.data), failure_text(error))
+        """Tell the API of a job that BullMQ fails without us: cancelled, or stalled too often.
 
-    async def _tell_failed(self, job_id: str | None, text: str) -> None:
+        Raises:
+            AvatarError: it could not be noted; the job is to be handed over again.
+        """
+        job_id = claimed_job_id(delivery.data)
+        log.error("job.gave_up", queue_job_id=delivery.queue_job_id, job_id=job_id, why=str(error))
+        await self._tell_failed(job_id, error)
+
+    async def _tell_failed(self, job_id: str | None, error: AvatarError) -> None:
         if job_id is None:
             return  # nobody but the queue can be told
-        async with JobReports(self._api, job_id, maybe_reported=True) as reports:
-            await _report_failure(reports, text)
-
-
-async def _report_failure(reports: JobReports, text: str) -> None:
-    try:
-        await reports.failed(text)
-    except ApiUnavailable as error:
-        log.warning("failure.not_delivered", why=error.message)
-
-
-def _engine_job(job: AvatarJob, folder: Path) -> RunJob:
-    return RunJob(
-        job_id=job.job_id,
-        folder=str(folder),
-        front=FRONT_PHOTO,
-        side=SIDE_PHOTO if job.side_photo_url else None,
-        height_m=job.height_cm / 100.0,
-        weight_kg=job.weight_kg,
-        gender=job.gender,
-    )
+        async with (
+            self._marks.lease(job_id) as lease,
+            self._reports(job_id, lease, maybe_reported=True) as reports,
+        ):
+            await reports.failed(failure_text(error))
+            await self._work.clean(job_id)
 
 
 def _is_final(error: AvatarError, delivery: Delivery) -> bool:
@@ -247,5 +325,7 @@ def _is_final(error: AvatarError, delivery: Delivery) -> bool:
 def _named(error: Exception) -> AvatarError:
     if isinstance(error, AvatarError):
         return error
+    if isinstance(error, ExceptionGroup):  # of photos that are read side by side
+        return _named(error.exceptions[0])
     log.error("job.unexpected", exc_info=error)
     return EngineError(f"{type(error).__name__}: {error}")

@@ -460,7 +460,7 @@ class WorkerSettings(_Group):
     )
     port: int = _var(
         "WORKER_PORT",
-        "Port of /health and /ready; 0 takes a free one.",
+        "Port of the worker's own pages, /health and /ready among them; 0 takes a free one.",
         example="8477",
         default=8477,
         ge=0,
@@ -468,23 +468,11 @@ class WorkerSettings(_Group):
     )
     token: SecretStr | None = _var(
         "WORKER_TOKEN",
-        "Token that protects the worker's own pages.",
+        "Token that protects the worker's own pages, all but /health and /ready; sent as a Bearer "
+        "token, or as the password that a browser asks for. Without it they answer this machine "
+        "alone.",
         example="a-long-secret",
         default=None,
-    )
-    jobs_per_child: int = _var(
-        "WORKER_JOBS_PER_CHILD",
-        "After so many jobs the process that computes is replaced by a fresh one; 0 never.",
-        example="500",
-        default=500,
-        ge=0,
-    )
-    child_memory_mb: int = _var(
-        "WORKER_CHILD_MEMORY_MB",
-        "Past so much memory the process that computes is replaced between two jobs; 0 never.",
-        example="12000",
-        default=0,
-        ge=0,
     )
     otlp_endpoint: HttpUrl | None = _var(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -501,8 +489,20 @@ class WorkerSettings(_Group):
     )
     image_digest: str | None = _var(
         "IMAGE_DIGEST",
-        "Digest of the container image, for the worker's identity.",
+        "Digest of the container image that the operator deployed; /v1/ping tells it.",
         example="sha256:…",
+        default=None,
+    )
+    git_commit: str | None = _var(
+        "GIT_COMMIT",
+        "Commit that the image was built from; the image sets it, and /v1/ping tells it.",
+        example="0123456789abcdef0123456789abcdef01234567",
+        default=None,
+    )
+    build_time: str | None = _var(
+        "BUILD_TIME",
+        "When the image was built; the image sets it, and /v1/ping tells it.",
+        example="2026-11-21T09:00:00Z",
         default=None,
     )
 
@@ -575,13 +575,6 @@ class Settings:
             "without it.": self.models.sam3d_enabled,
             "PIXIE_USE_TEX=true: PIXIE is not in this version.": self.models.pixie_use_tex,
             "MODEL_SYNC_ENABLED=true: weights are not fetched in this version.": self.sync.enabled,
-            "WORKER_GPUS: this version computes on one GPU.": "," in self.pipeline.gpus,
-            "IMAGE_DIGEST: /v1/ping, which would tell it, is not in this version.": (
-                self.worker.image_digest is not None
-            ),
-            "WORKER_TOKEN: the pages that it protects are not in this version.": (
-                self.worker.token is not None
-            ),
         }
         return [sentence for sentence, is_asked in asked.items() if is_asked]
 

@@ -19,6 +19,7 @@ from tests.conftest import FAKE_ENGINE, until_ready
 from tests.fakes.api import FakeApi, serve_api
 from tests.producer import Producer
 from worker.consumer import retries
+from worker.consumer.keys import own_key
 from worker.demo.stack import EmbeddedStack
 from worker.lifecycle import Worker
 from worker.reporter import reports as reports_module
@@ -240,20 +241,64 @@ async def test_the_trap_a_completion_is_never_delivered_twice(
     assert len(accepted) == (2 if fault is _down else 1)
 
 
-async def test_a_retry_after_an_unreachable_api_only_reports(
+async def test_an_api_that_is_down_does_not_hold_the_job(
     producer: Producer, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports_module, "FINAL_REPORT_FOR_S", 0.0)
+    monkeypatch.setattr(reports_module, "DELIVERY_WAIT_S", 0.0)
     payload = producer.payload("ok")
-    glbs = []
-
-    def down(api: FakeApi, job_id: str, body: dict[str, Any]) -> Response:
-        glbs.append(producer.read(job_id, "avatar.glb"))
-        return _down(api, job_id, body)
-
-    api.faults.append(down)
+    api.faults += [_down, _down]
     job = await producer.settled(await producer.add(payload))
-    assert (await job.getState(), job.attemptsMade) == ("completed", 2), job.failedReason
-    assert [producer.read(payload["jobId"], "avatar.glb")] == glbs, "computed again"
-    assert api.statuses(payload["jobId"])[-1] == "completed"
+    assert (await job.getState(), job.attemptsMade) == ("completed", 1), job.failedReason
+    await api.until(lambda: api.jobs[payload["jobId"]]["status"] == "completed")
     assert "failed" not in api.statuses(payload["jobId"])
+
+
+async def test_a_fresh_run_passes_the_marker_by(
+    producer: Producer, api: FakeApi, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = producer.payload("random")
+    await producer.settled(await producer.add(payload))
+    first = producer.read(payload["jobId"], "avatar.glb")
+    key = own_key("bull", producer.name, "fresh", payload["jobId"])
+    await worker._redis.set(key, "1")
+    await producer.settled(await producer.add(payload))
+    second = producer.read(payload["jobId"], "avatar.glb")
+    assert second != first
+    assert not await worker._redis.exists(key)
+    await producer.settled(await producer.add(payload))
+    assert producer.read(payload["jobId"], "avatar.glb") == second
+
+
+async def test_a_job_that_kills_the_engine_twice_is_given_up(
+    producer: Producer, api: FakeApi
+) -> None:
+    payload = producer.payload("segfault")
+    job = await producer.settled(await producer.add(payload, attempts=5))
+    assert (await job.getState(), job.attemptsMade) == ("failed", 2)
+    assert job.failedReason.startswith("JOB_KILLS_ENGINE: ")
+    assert "SIGSEGV" in job.failedReason
+    assert api.statuses(payload["jobId"])[-1] == "failed"
+
+
+async def test_two_jobs_with_one_id_make_one_avatar_and_one_report(
+    producer: Producer, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = producer.payload("ok")
+    jobs = [await producer.add(payload) for _ in range(2)]
+    for job in jobs:
+        settled = await producer.settled(job)
+        assert await settled.getState() == "completed", settled.failedReason
+    sent = [body for job_id, body in api.patches if job_id == payload["jobId"]]
+    assert [body["status"] for body in sent].count("completed") == 1
+
+
+async def test_nothing_of_a_job_stays_in_the_work_folder(
+    producer: Producer, stack: EmbeddedStack
+) -> None:
+    for behaviour in ("ok", "no-person"):
+        payload = producer.payload(behaviour)
+        await producer.settled(await producer.add(payload))
+        found = stack.minio(stack.root).list_objects(
+            bucket_name=stack.bucket, prefix=f"work/{payload['jobId']}", recursive=True
+        )
+        assert not list(found)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import StartWorker, until_ready
 from tests.producer import Producer
-from worker import lifecycle
+from worker import status
 from worker.demo.stack import EmbeddedStack
 from worker.lifecycle import Worker
 
@@ -25,7 +25,7 @@ def stack() -> Iterator[EmbeddedStack]:
 
 async def healthy(worker: Worker, *, wanted: bool) -> None:
     async with asyncio.timeout(20):
-        while worker.health()[0] is not wanted:  # noqa: ASYNC110 - silence is no event
+        while worker.told.health()[0] is not wanted:  # noqa: ASYNC110 - silence is no event
             await asyncio.sleep(0.02)
 
 
@@ -35,7 +35,7 @@ async def test_a_frozen_redis_makes_the_worker_unhealthy_and_a_thawed_one_health
     stack: EmbeddedStack,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lifecycle, "UNHEALTHY_AFTER_S", 1.5)
+    monkeypatch.setattr(status, "UNHEALTHY_AFTER_S", 1.5)
     async with start_worker() as worker:
         await until_ready(worker)
         await healthy(worker, wanted=True)

@@ -125,7 +125,8 @@ async def test_sigterm_puts_the_running_job_back_without_burning_an_attempt(
     assert code == ExitCode.STOPPED
     assert seconds < 3, f"it took {seconds:.1f} s"
     assert worker.lines[-1]["event"] == "worker.stopped"
-    assert [line["outcome"] for line in worker.lines if line["event"] == "job"] == ["aborted"]
+    jobs = [line for line in worker.lines if line["event"] == "job"]
+    assert [line["outcome"] for line in jobs] == ["aborted"], jobs
 
     assert await job.getState() == "waiting"
     assert await producer.queue.client.lrange(f"bull:{producer.name}:wait", -1, -1) == [job.id]
@@ -242,7 +243,7 @@ async def test_a_redis_that_comes_later_is_waited_for(
     port = free_port()
     async with start_worker(REDIS_URL=real.replace(f":{real_port}/", f":{port}/")) as worker:
         missing = f"Nothing listens at 127.0.0.1:{port}."
-        await eventually(lambda: worker.readiness()[1].get("reason") == missing)
+        await eventually(lambda: worker.told.readiness()[1].get("reason") == missing)
 
         async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", real_port)
@@ -279,7 +280,7 @@ async def test_a_queue_loop_that_ends_ends_the_worker(
         assert worker.consumer._run is not None
         worker.consumer._run.cancel()
         await eventually(lambda: not worker.consumer.is_taking)
-        assert not worker.readiness()[0]
+        assert not worker.told.readiness()[0]
 
 
 async def test_no_secret_is_in_any_line(environment: dict[str, str]) -> None:

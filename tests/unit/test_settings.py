@@ -196,11 +196,9 @@ def test_what_this_version_cannot_do_is_said() -> None:
             SAM3DBODY_ENABLED="true",
             PIXIE_USE_TEX="1",
             MODEL_SYNC_ENABLED="yes",
-            WORKER_GPUS="0,1",
-            WORKER_TOKEN="token",
         ).limitations()
     )
-    for name in ("SAM3DBODY_ENABLED", "PIXIE_USE_TEX", "MODEL_SYNC_ENABLED", "WORKER_GPUS"):
+    for name in ("SAM3DBODY_ENABLED", "PIXIE_USE_TEX", "MODEL_SYNC_ENABLED"):
         assert name in told
 
 

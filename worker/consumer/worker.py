@@ -146,7 +146,8 @@ class Consumer:
                 await asyncio.wait({task})
         with contextlib.suppress(Exception):
             # Forced: what is still there hangs on a Redis that does not answer.
-            await asyncio.wait_for(self._worker.close(force=True), CLOSE_TIMEOUT_S)
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._worker.close(force=True)
 
     # ------------------------------------------------------------ one job
     async def _process(self, job: bullmq.Job, token: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Self
 
 from worker.engine.limits import EngineLimits
@@ -31,14 +32,12 @@ class Child:
         self,
         process: asyncio.subprocess.Process,
         commands: asyncio.WriteTransport,
-        messages: asyncio.StreamReader,
-        pipes: Sequence[asyncio.BaseTransport],
+        outputs: Mapping[str, _Output],
         limits: EngineLimits,
     ) -> None:
         self._process = process
         self._commands = commands
-        self._messages = messages
-        self._pipes = tuple(pipes)
+        self._outputs = outputs
         self._loop = asyncio.get_running_loop()
         self._watch = Watch(limits, self._loop.time())
         self._inbox: asyncio.Queue[FromEngine | None] = asyncio.Queue()
@@ -46,15 +45,14 @@ class Child:
         """Why we killed it, if we did."""
         self.memory = Beat(rss_bytes=0, cuda_reserved_bytes=0)
         """As it said last."""
-        self._prints = [
-            asyncio.create_task(_log_lines(stream, name))
-            for stream, name in ((process.stdout, "stdout"), (process.stderr, "stderr"))
-            if stream is not None
-        ]
         self._waiter = asyncio.create_task(process.wait())
         self._waiter.add_done_callback(lambda _task: self._end_group())
+        self._prints = [
+            asyncio.create_task(_log_lines(outputs[name].reader, name))
+            for name in ("stdout", "stderr")
+        ]
         self._helpers = [
-            asyncio.create_task(self._receive()),
+            asyncio.create_task(self._receive(outputs["messages"].reader)),
             asyncio.create_task(self._keep_watch()),
         ]
 
@@ -62,42 +60,43 @@ class Child:
     async def spawn(
         cls, command: Sequence[str], environment: Mapping[str, str], limits: EngineLimits
     ) -> Self:
-        """Start the process with a pipe for commands and a pipe for messages.
+        """Start the process, with pipes for commands, messages and prints.
+
+        All of them are ours, none asyncio's: with its own, `wait` may wait for everyone who holds
+        them, and a grandchild does.
 
         Raises:
             EngineCrashed: the program could not be started.
         """
-        loop = asyncio.get_running_loop()
+        names = ("messages", "stdout", "stderr")
         commands_in, commands_out = os.pipe()
-        messages_in, messages_out = os.pipe()
+        pipes = {name: os.pipe() for name in names}
+        writes = {name: write for name, (_, write) in pipes.items()}
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 str(commands_in),
-                str(messages_out),
+                str(writes["messages"]),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                pass_fds=(commands_in, messages_out),
+                stdout=writes["stdout"],
+                stderr=writes["stderr"],
+                pass_fds=(commands_in, writes["messages"]),
                 env=environment,
                 # A group of its own: Ctrl-C is for the worker alone, and one kill ends them all.
                 start_new_session=True,
             )
         except OSError as error:
-            os.close(commands_out)
-            os.close(messages_in)
+            for fd in (commands_out, *(read for read, _ in pipes.values())):
+                os.close(fd)
             raise EngineCrashed(f"The engine process could not be started: {error}") from None
         finally:
-            os.close(commands_in)
-            os.close(messages_out)
-        reader = asyncio.StreamReader(limit=LINE_LIMIT)
-        source, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(messages_in, "rb", 0)
-        )
-        writer, _ = await loop.connect_write_pipe(
+            for fd in (commands_in, *writes.values()):
+                os.close(fd)
+        writer, _ = await asyncio.get_running_loop().connect_write_pipe(
             asyncio.BaseProtocol, os.fdopen(commands_out, "wb", 0)
         )
-        return cls(process, writer, reader, (source, writer), limits)
+        outputs = {name: await _Output.of(read) for name, (read, _) in pipes.items()}
+        return cls(process, writer, outputs, limits)
 
     @property
     def pid(self) -> int:
@@ -132,9 +131,9 @@ class Child:
         finally:
             self._watch.end_job()
 
-    async def _receive(self) -> None:
+    async def _receive(self, source: asyncio.StreamReader) -> None:
         try:
-            while line := await self._messages.readline():
+            while line := await source.readline():
                 message = from_engine.validate_json(line)
                 self._watch.beat(self._loop.time())
                 if isinstance(message, Beat):
@@ -173,7 +172,8 @@ class Child:
     async def _how_it_ended(self) -> str:
         """Say how the process ended, waiting a moment for it."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._waiter), 1.0)
+            async with asyncio.timeout(1.0):
+                await asyncio.shield(self._waiter)
         return self.exit
 
     @property
@@ -204,19 +204,36 @@ class Child:
 
     async def end(self) -> None:
         """Kill it and clean up.  It holds nothing that an orderly end would save."""
-        for pipe in self._pipes:
-            pipe.close()
-        if self.fate is not None and self._process.returncode is None:
+        if self.fate is not None:  # the kill comes after its last words
             await asyncio.wait({self._waiter}, timeout=2 * LAST_WORDS_S)
+        self._commands.close()
         self.kill()
         _, alive = await asyncio.wait({self._waiter}, timeout=DEATH_TIMEOUT_S)
         if alive:
             log.error("engine.cannot_be_killed", pid=self.pid)
-        # What it said last is worth a moment; a grandchild that holds its pipe open is not.
+        # What it said last is worth a moment; whoever else holds its pipes open is not.
         await asyncio.wait(self._prints, timeout=1.0)
         for task in (*self._helpers, *self._prints, *alive):
             task.cancel()
         await asyncio.gather(*self._helpers, *self._prints, *alive, return_exceptions=True)
+        for output in self._outputs.values():
+            output.transport.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """The reading end of a pipe that the process writes to."""
+
+    reader: asyncio.StreamReader
+    transport: asyncio.ReadTransport
+
+    @classmethod
+    async def of(cls, fd: int) -> Self:
+        reader = asyncio.StreamReader(limit=LINE_LIMIT)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0)
+        )
+        return cls(reader, transport)
 
 
 async def _log_lines(stream: asyncio.StreamReader, name: str) -> None:

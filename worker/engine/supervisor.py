@@ -175,7 +175,8 @@ class Engine:
         """Wait for a process that is ready; after a crash that takes a few seconds."""
         if self.state is not EngineState.DEFUNCT:
             try:
-                await asyncio.wait_for(self._usable.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._usable.wait()
             except TimeoutError:
                 raise EngineUnavailable(
                     f"No engine process was ready within {timeout_s:g} s."

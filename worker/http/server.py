@@ -1,6 +1,14 @@
-"""`/health` and `/ready`, served from the worker's own event loop.
+"""The worker's own pages, served from its own event loop.
 
-That they share the loop is the point: a loop that does not turn answers nothing.
+    /health     whether the process should live on
+    /ready      whether it takes jobs, and if not, why not
+    /v1/ping    which code and image this is, and on what it computes
+    /v1/status  what the status page shows
+    /metrics    Prometheus
+    /           the status page
+
+That they share the loop is the point: a loop that does not turn answers nothing.  Who may see
+what is decided in `auth`.
 """
 
 from __future__ import annotations
@@ -8,19 +16,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from worker.errors import SettingsError
+from worker.http.auth import Guard
+
+PAGE_HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+        "connect-src 'self'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
 
 
-class Health(Protocol):
+PAGE: Final = Path(__file__).with_name("page.html")
+
+
+class Status(Protocol):
     """What the endpoints ask of the worker."""
 
     def health(self) -> tuple[bool, dict[str, Any]]:
@@ -29,23 +53,50 @@ class Health(Protocol):
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether the worker takes jobs, and if not, why not."""
 
+    def ping(self) -> dict[str, Any]:
+        """Say who this is, as the contract wants it."""
+
+    def status(self) -> dict[str, Any]:
+        """Say all that the status page shows."""
+
+    def metrics(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+
 
 class HttpServer:
     """The worker's small HTTP server.
 
     Args:
-        health: what it tells of.
+        told: what it tells of.
         port: where it listens, on all interfaces; 0 takes a free one.
+        token: WORKER_TOKEN.
     """
 
-    def __init__(self, health: Health, port: int) -> None:
+    def __init__(self, told: Status, port: int, *, token: SecretStr | None = None) -> None:
         self._port = port
+        page = PAGE.read_text(encoding="utf-8")
+
+        async def metrics(_request: Request) -> Response:
+            return Response(told.metrics(), media_type=CONTENT_TYPE_LATEST)
+
+        async def show(_request: Request) -> Response:
+            return HTMLResponse(page, headers=PAGE_HEADERS)
+
         routes = [
-            Route("/health", _endpoint(health.health)),
-            Route("/ready", _endpoint(health.readiness)),
+            Route("/health", _verdict(told.health)),
+            Route("/ready", _verdict(told.readiness)),
+            Route("/v1/ping", _facts(told.ping)),
+            Route("/v1/status", _facts(told.status)),
+            Route("/metrics", metrics),
+            Route("/", show),
         ]
         config = uvicorn.Config(
-            Starlette(routes=routes), log_config=None, access_log=False, lifespan="off"
+            Guard(Starlette(routes=routes), token),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            # X-Forwarded-For is anybody's word; `Guard` needs the true peer.
+            proxy_headers=False,
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
@@ -74,7 +125,8 @@ class HttpServer:
         self._server.should_exit = True
         self._server.force_exit = True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._task, 1.0)
+            async with asyncio.timeout(1.0):
+                await self._task
 
 
 class _Server(uvicorn.Server):
@@ -86,9 +138,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _endpoint(ask: Any) -> Any:
+def _verdict(ask: Callable[[], tuple[bool, dict[str, Any]]]) -> Any:
     async def answer(_request: Request) -> Response:
         good, facts = ask()
         return JSONResponse(facts, status_code=200 if good else 503)
+
+    return answer
+
+
+def _facts(ask: Callable[[], dict[str, Any]]) -> Any:
+    async def answer(_request: Request) -> Response:
+        return JSONResponse(ask(), headers={"cache-control": "no-store"})
 
     return answer

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from worker.errors import AvatarError
+from worker.observability.journal import Attempt, Journal
 from worker.observability.logs import get_logger
 from worker.observability.tracing import Tracer
 
@@ -28,6 +29,9 @@ class JobSummary:
     code: str | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, object] = field(default_factory=dict)
+    entry: Attempt | None = field(default=None, repr=False)
+    """The same attempt on the status page."""
+    journal: Journal | None = field(default=None, repr=False)
     tracer: Tracer = field(default_factory=Tracer, repr=False)
     _began: float = field(default_factory=time.monotonic)
 
@@ -35,16 +39,34 @@ class JobSummary:
     def stage(self, name: str) -> Iterator[None]:
         """Bind the stage to every line inside the block, time it, and make a span of it."""
         began = time.monotonic()
+        if self.entry is not None:
+            self.entry.stage = name
         with structlog.contextvars.bound_contextvars(stage=name), self.tracer.stage(name):
             try:
                 yield
             finally:
                 spent = time.monotonic() - began
-                self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + spent
+                self._took(name, spent)
 
     def engine(self, stage_seconds: Mapping[str, float]) -> None:
         """Note the times of the pipeline's own stages."""
-        self.stage_seconds |= {f"engine.{name}": spent for name, spent in stage_seconds.items()}
+        for name, spent in stage_seconds.items():
+            self._took(f"engine.{name}", spent)
+
+    @property
+    def percent(self) -> int:
+        """How far the attempt is."""
+        return self.entry.percent if self.entry is not None else 0
+
+    @percent.setter
+    def percent(self, value: int) -> None:
+        if self.entry is not None:
+            self.entry.percent = value
+
+    def _took(self, name: str, spent: float) -> None:
+        self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + spent
+        if self.journal is not None:
+            self.journal.stage_took(name, spent)
 
     def failed(self, outcome: str, error: AvatarError) -> None:
         """Note how the attempt ended and why."""
@@ -53,7 +75,10 @@ class JobSummary:
         self.facts["reason"] = error.message
 
     def write(self) -> None:
-        """Write the line."""
+        """Write the line, and the entry of the status page."""
+        if self.entry is not None:
+            self.entry.outcome, self.entry.code = self.outcome, self.code
+            self.entry.reason = str(self.facts["reason"]) if "reason" in self.facts else None
         log.info(
             "job",
             outcome=self.outcome,

@@ -154,7 +154,8 @@ class Outbox:
                         return state is None
                     # Ours settle the event; another worker's are seen by looking again.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._settled.wait(), 0.5)
+                        async with asyncio.timeout(0.5):
+                            await self._settled.wait()
         return False
 
     # ------------------------------------------------------------ for the operator
@@ -227,7 +228,8 @@ class Outbox:
                     log.exception("outbox.unexpected")
             with contextlib.suppress(TimeoutError):
                 # Spread, so that many workers do not ask in step.
-                await asyncio.wait_for(self._news.wait(), wait_s * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+                async with asyncio.timeout(wait_s * random.uniform(0.9, 1.1)):  # noqa: S311 - no secret
+                    await self._news.wait()
 
     async def _take(self, room: int) -> float:
         """Begin to deliver what is due; return in how many seconds to look again."""

@@ -105,7 +105,8 @@ class JobReports:
             while pause > 0 and self._latest not in _MARKS and not self._draining:
                 self._news.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._news.wait()
                 pause = sent_at + PROGRESS_INTERVAL_S - time.monotonic()
             if self._draining:
                 return
@@ -172,7 +173,14 @@ class JobReports:
             guard=self._guard,
             check=self._unanswered,
         )
-        if not await self._outbox.wait_delivered(self._job_id, DELIVERY_WAIT_S):
+        try:
+            delivered = await self._outbox.wait_delivered(self._job_id, DELIVERY_WAIT_S)
+        except asyncio.CancelledError:
+            # The outbox has it, so the job is as good as done: let it be settled, not done again.
+            delivered = False
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+        if not delivered:
             log.warning("report.left_in_outbox", status=update.status.value)
 
     async def _deliver(self, update: StatusUpdate) -> None:

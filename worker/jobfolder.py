@@ -1,0 +1,127 @@
+"""One job's folder: photos in it, the avatar's files in it, and what was saved of it in between.
+
+What the engine has computed is kept in the work store as soon as it is there, so that whoever
+takes the job up after us goes on from it.  It is keyed by a fingerprint of everything that it
+follows from: code, weights, configuration, photos and request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from worker.contract import AvatarJob
+from worker.engine.messages import RunJob
+from worker.storage.bucket import Bucket
+from worker.storage.photos import fetch_photo
+from worker.storage.work import OUTPUTS, WorkStore
+
+FRONT_PHOTO: Final = "photo_front"
+SIDE_PHOTO: Final = "photo_side"
+LAST_SAVES_S: Final = 0.8
+"""How long an aborted attempt waits for what is on its way to the work store."""
+
+
+class JobFolder:
+    """A temporary folder for one attempt at one job.
+
+    Args:
+        job: the request.
+        bucket: photos come from it.
+        work: keeps what was computed.
+    """
+
+    def __init__(self, job: AvatarJob, *, bucket: Bucket, work: WorkStore) -> None:
+        self._job = job
+        self._bucket = bucket
+        self._work = work
+        self._fingerprint: str | None = None
+        self._resume: tuple[str, ...] = ()
+        self._saves: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Make the folder."""
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="avatar-job-", ignore_cleanup_errors=True
+        )
+        self.path = Path(self._temporary.name)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let saves that are under way end, for a moment, then remove the folder."""
+        if self._saves:
+            _, late = await asyncio.wait(self._saves, timeout=LAST_SAVES_S)
+            for task in late:
+                task.cancel()
+        await asyncio.to_thread(self._temporary.cleanup)
+
+    # ------------------------------------------------------------ in
+    async def fetch_photos(self) -> None:
+        """Read the photos.
+
+        Raises:
+            PhotoUrlForeign, PhotoNotFound, PhotoTooLarge, StorageUnavailable: as `fetch_photo`.
+        """
+        photos = {FRONT_PHOTO: self._job.front_photo_url, SIDE_PHOTO: self._job.side_photo_url}
+        async with asyncio.TaskGroup() as group:
+            for name, url in photos.items():
+                if url:
+                    group.create_task(fetch_photo(self._bucket, url, self.path / name))
+
+    async def restore(self, engine_fingerprint: str | None) -> None:
+        """Bring back what an earlier attempt had computed from the same photos, if anything."""
+        if engine_fingerprint is None:
+            return
+        self._fingerprint = await asyncio.to_thread(self._follow_from, engine_fingerprint)
+        self._resume = await self._work.load(self._job.job_id, self._fingerprint, self.path)
+
+    def engine_job(self) -> RunJob:
+        """Return the engine's order."""
+        return RunJob(
+            job_id=self._job.job_id,
+            folder=str(self.path),
+            front=FRONT_PHOTO,
+            side=SIDE_PHOTO if self._job.side_photo_url else None,
+            height_m=self._job.height_cm / 100.0,
+            weight_kg=self._job.weight_kg,
+            gender=self._job.gender,
+            resume=self._resume,
+        )
+
+    # ------------------------------------------------------------ between
+    def checkpoint(self, stage: str, files: tuple[str, ...]) -> None:
+        """Save a stage of the engine's; never waits."""
+        if self._fingerprint is not None:
+            task = asyncio.create_task(self._save(stage, files), name=f"save {stage}")
+            self._saves.add(task)
+            task.add_done_callback(self._saves.discard)
+
+    async def save_outputs(self, names: Collection[str]) -> None:
+        """Save the finished files, so that a publication that goes wrong can be repaired."""
+        await self._save(OUTPUTS, names)
+
+    async def _save(self, stage: str, names: Collection[str]) -> None:
+        if self._fingerprint is not None:
+            await self._work.save(self._job.job_id, self._fingerprint, stage, self.path, names)
+
+    def _follow_from(self, engine_fingerprint: str) -> str:
+        """Hash everything that the result depends on; blocks."""
+        photos = [
+            hashlib.sha256((self.path / name).read_bytes()).hexdigest()
+            for name in (FRONT_PHOTO, SIDE_PHOTO)
+            if (self.path / name).is_file()
+        ]
+        request = [self._job.height_cm, self._job.weight_kg, self._job.gender]
+        text = json.dumps([engine_fingerprint, photos, request])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]

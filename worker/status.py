@@ -1,0 +1,156 @@
+"""What the worker says of itself: `/health`, `/ready`, `/v1/ping`, `/v1/status`, `/metrics`.
+
+It only looks; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from worker.consumer.bull import LOCK_MS
+from worker.http.identity import Identity
+from worker.observability.journal import Journal
+
+if TYPE_CHECKING:
+    from worker.lifecycle import Worker
+
+UNHEALTHY_AFTER_S: Final = LOCK_MS / 1000.0
+"""After so long without an answer of Redis every lock is lost, and a restart costs nothing."""
+
+
+class StatusBoard(Collector):
+    """Tells of one worker.
+
+    Args:
+        worker: of which it tells.
+        journal: its jobs.
+    """
+
+    def __init__(self, worker: Worker, journal: Journal) -> None:
+        self._worker = worker
+        self._journal = journal
+        self._identity = Identity.of(worker.settings.worker)
+        self._registry: CollectorRegistry = journal.registry
+        self._registry.register(self)
+
+    # ------------------------------------------------------------ for orchestrators
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the process should live on: while jobs are taken, Redis must have answered."""
+        consumer = self._worker.consumer
+        silence_s = consumer.last_round_trip_s if consumer.is_taking else 0.0
+        alive = silence_s < UNHEALTHY_AFTER_S
+        return alive, {
+            "status": "ok" if alive else "unhealthy",
+            "secondsSinceRedisAnswered": round(silence_s, 1),
+        }
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether jobs are taken; if not, the state's name, the reason and what to do."""
+        worker = self._worker
+        trouble = worker.trouble
+        ready = trouble is None and not worker.is_stopping and worker.consumer.is_taking
+        facts: dict[str, Any] = {
+            "status": "ready" if ready else "not ready",
+            "state": "STOPPING" if worker.is_stopping else worker.state.value,
+            "activeJobs": worker.consumer.active_jobs,
+        }
+        if trouble is not None:
+            facts |= {"code": trouble.code, "reason": trouble.message, "advice": trouble.advice}
+        elif not ready:
+            facts["reason"] = (
+                "The worker is stopping." if worker.is_stopping else worker.what_is_awaited
+            )
+        if warnings := self._warnings():
+            facts["warnings"] = warnings
+        return ready, facts
+
+    # ------------------------------------------------------------ for people and deployments
+    def ping(self) -> dict[str, Any]:
+        """Say who this is, as the contract wants it."""
+        pool = self._worker.engine
+        gpus = [info.device_name for info in pool.infos if info.cuda is not None]
+        facts: dict[str, Any] = {
+            "status": "ok",
+            "version": self._identity.version,
+            "identity": self._identity.to_wire(),
+            "gpu": bool(gpus),
+            "gpuName": gpus[0] if gpus else None,
+            "cuda": next((info.cuda for info in pool.infos if info.cuda is not None), None),
+            "models": sorted({model for info in pool.infos for model in info.models}),
+            "activeJobs": self._worker.consumer.active_jobs,
+            "maxConcurrentJobs": pool.size,
+        }
+        return facts | ({"warnings": warnings} if (warnings := self._warnings()) else {})
+
+    def status(self) -> dict[str, Any]:
+        """Say all that the status page shows."""
+        ready, facts = self.readiness()
+        ping = self.ping()
+        settings = self._worker.settings
+        _, health = self.health()
+        lines = [
+            ("queue", f"{settings.queue.prefix}:{settings.queue.queue}"),
+            ("Redis last answered", f"{health['secondsSinceRedisAnswered']} s ago"),
+            ("API", settings.api.base_url),
+            ("bucket", f"{settings.storage.host}/{settings.storage.bucket}"),
+            *(
+                (f"engine {number}", f"{engine.state.value} · {_device(engine.info)}")
+                for number, engine in enumerate(self._worker.engine.engines)
+            ),
+            ("models", ", ".join(ping["models"]) or "none loaded"),
+            ("image", ping["identity"]["declaredImageDigest"] or "not declared (IMAGE_DIGEST)"),
+        ]
+        return {
+            "ready": ready,
+            "state": facts["state"],
+            "reason": facts.get("reason"),
+            "advice": facts.get("advice"),
+            "version": ping["version"],
+            "identity": ping["identity"],
+            "warnings": facts.get("warnings", []),
+            "running": [attempt.to_wire() for attempt in self._journal.running],
+            "ended": [attempt.to_wire() for attempt in self._journal.ended],
+            "facts": lines,
+        }
+
+    def _warnings(self) -> list[str]:
+        troubles = self._worker.engine.troubles.items() if self._worker.engine.usable else ()
+        return [
+            *self._worker.settings.limitations(),
+            *(f"Engine {number}: {error}" for number, error in troubles),
+        ]
+
+    # ------------------------------------------------------------ for Prometheus
+    def metrics(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        return bytes(generate_latest(self._registry))
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Look at what is measured only when somebody asks."""
+        pool, consumer = self._worker.engine, self._worker.consumer
+        ready, _ = self.readiness()
+        yield GaugeMetricFamily("avatar_worker_ready", "1 while jobs are taken.", int(ready))
+        yield GaugeMetricFamily(
+            "avatar_active_jobs", "Jobs that are being done.", consumer.active_jobs
+        )
+        yield GaugeMetricFamily("avatar_engines", "Engine processes that should be.", pool.size)
+        yield GaugeMetricFamily("avatar_engines_usable", "Those that can work.", pool.usable)
+        yield GaugeMetricFamily(
+            "avatar_redis_silence_seconds",
+            "Since Redis last answered.",
+            consumer.last_round_trip_s,
+        )
+        build = GaugeMetricFamily(
+            "avatar_worker_build_info", "Which code this is.", labels=["version", "commit"]
+        )
+        build.add_metric([self._identity.version, self._identity.git_commit or ""], 1)
+        yield build
+
+
+def _device(info: Any) -> str:
+    return info.device_name if info else "loading"

@@ -1,40 +1,75 @@
-"""The bucket: one client with timeouts that end, listings, and errors with names."""
+"""The bucket: one client with timeouts that end, ranges that are checked, errors with names."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
 
 import certifi
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
+from urllib3 import exceptions as http
 
-from models_sync.errors import BucketRefused, BucketUnreachable, NothingThere, ObjectDamaged
+from models_sync.errors import (
+    BucketBusy,
+    BucketRefused,
+    BucketUnreachable,
+    ClockWrong,
+    HostUnknown,
+    NothingThere,
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectReplaced,
+    SyncError,
+    TransferCut,
+    TransferStalled,
+)
+from models_sync.manifest import ManifestFile
 from models_sync.settings import SyncSettings
 
-CHUNK_BYTES = 1 << 20
-
-
-def _authorities() -> ssl.SSLContext:
-    """The system's authorities and SSL_CERT_FILE, and Mozilla's for images without any."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    return context
+CONNECT_S = 5.0
+REGION = "us-east-1"
+"""MinIO's own default; named, so that no call goes out to ask for it."""
+MAX_CONNECTIONS = 64
+_BUSY = {"SlowDown", "SlowDownRead", "ServiceUnavailable", "InternalError", "RequestTimeout"}
+_ASK_AGAIN = retry(
+    retry=retry_if_exception_type(BucketUnreachable),
+    stop=stop_after_attempt(3),
+    wait=wait_exponential(multiplier=0.25, max=2),
+    reraise=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteObject:
-    """One file in the bucket."""
+    """One file that is wanted."""
 
     key: str
     """Its full name in the bucket."""
     path: str
     """Where it belongs below the local root."""
     size: int
+    etag: str | None
+    """As it was listed; None where a manifest says what the content is."""
+    published: ManifestFile | None = None
+    """What the manifest says about it; without one, nothing about it can be verified."""
+
+
+@dataclass(slots=True)
+class Range:
+    """An answer that has begun: `size` bytes from `offset` of the object that has `etag`."""
+
     etag: str
+    read: Callable[[int], bytes]
+    """Give at most so many of the next bytes; none at the end."""
+    shut: Callable[[], None]
+    """End it from another thread: a `read` that waits fails at once."""
 
 
 class Bucket:
@@ -42,26 +77,10 @@ class Bucket:
 
     def __init__(self, settings: SyncSettings) -> None:
         self._bucket = settings.minio_bucket
-        endpoint = settings.minio_endpoint
-        secure = settings.minio_secure
-        if "://" in endpoint:
-            scheme, endpoint = endpoint.split("://", 1)
-            secure = scheme == "https"
-        self.where = f"{endpoint}/{self._bucket}"
-        self._client = Minio(
-            endpoint.rstrip("/"),
-            access_key=settings.minio_access_key.get_secret_value(),
-            secret_key=settings.minio_secret_key.get_secret_value(),
-            secure=secure,
-            region="us-east-1",  # named, so that no call goes out to ask for it
-            http_client=urllib3.PoolManager(
-                timeout=urllib3.Timeout(connect=5, read=60),
-                maxsize=16,
-                retries=urllib3.Retry(total=2, backoff_factor=0.5, status_forcelist=[503]),
-                ssl_context=_authorities(),
-            ),
-        )
+        self._client = make_client(settings, read_s=settings.stall_s)
+        self.where = f"{settings.minio_endpoint.split('://')[-1].rstrip('/')}/{self._bucket}"
 
+    @_ASK_AGAIN
     def list(self, prefixes: dict[str, str]) -> list[RemoteObject]:
         """List the files below each of `prefixes` (local prefix → bucket prefix).
 
@@ -89,28 +108,164 @@ class Bucket:
                     raise NothingThere(f"{self.where} holds nothing below {remote}")
         return found
 
-    @contextmanager
-    def stream(self, remote: RemoteObject) -> Iterator[Iterator[bytes]]:
-        """Open the very version that was listed (If-Match) and give its chunks."""
-        with self._named_errors():
-            response = self._client.get_object(
-                self._bucket, remote.key, request_headers={"If-Match": f'"{remote.etag}"'}
-            )
+    @_ASK_AGAIN
+    def read_small(self, key: str, max_bytes: int) -> bytes:
+        """Read a small object whole.
+
+        Raises:
+            ObjectMissing: it is not there.
+            ObjectDamaged: it is larger than `max_bytes`.
+        """
+        with self._named_errors(key):
+            response = self._client.get_object(self._bucket, key)
             try:
-                yield response.stream(CHUNK_BYTES)
+                data: bytes = response.read(max_bytes + 1)
             finally:
                 response.close()
                 response.release_conn()
+        if len(data) > max_bytes:
+            raise ObjectDamaged(f"{key} is larger than {max_bytes:,} bytes")
+        return data
 
     @contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def open_range(
+        self, remote: RemoteObject, offset: int, size: int, etag: str | None
+    ) -> Iterator[Range]:
+        """Ask for `size` bytes (at least one) from `offset`, of the version with `etag` if given.
+
+        Raises:
+            ObjectReplaced: it is another version by now, or of another size.
+            ObjectMissing: it is gone.
+            BucketRefused: the key is wrong, has expired or may not read it.
+            BucketUnreachable: no answer, or one that is not what was asked for.
+        """
+        with self._named_errors(remote.key):
+            response = self._client.get_object(
+                self._bucket,
+                remote.key,
+                offset=offset,
+                length=size,
+                request_headers={"If-Match": f'"{etag}"'} if etag else None,
+                version_id=remote.published.version_id if remote.published else None,
+            )
+            done = False
+            try:
+                _refuse_other_range(response.status, response.headers, remote, offset, size)
+                yield Range(
+                    response.headers.get("ETag", "").strip('"'), response.read, response.shutdown
+                )
+                done = True
+            finally:
+                if not done:  # bytes may be under way: this connection is of no use any more
+                    response.close()
+                response.release_conn()
+
+    @contextmanager
+    def _named_errors(self, key: str = "") -> Iterator[None]:
+        about = f"{self.where}: {key}: " if key else f"{self.where}: "
         try:
             yield
         except S3Error as error:
-            if error.code == "PreconditionFailed":
-                raise ObjectDamaged(
-                    f"{error.object_name} was replaced in the bucket meanwhile"
-                ) from error
-            raise BucketRefused(f"{self.where}: {error.code}: {error.message}") from error
-        except (urllib3.exceptions.HTTPError, InvalidResponseError, ServerError) as error:
-            raise BucketUnreachable(f"{self.where}: {error}") from error
+            raise _name_refusal(about, error) from error
+        except (InvalidResponseError, ServerError) as error:
+            raise _name_answer(about, error) from error
+        except http.HTTPError as error:
+            raise _name_failure(about, error) from error
+        except OSError as error:  # a socket that was shut from another thread
+            raise TransferCut(f"{about}{error}") from error
+
+
+def make_client(settings: SyncSettings, *, read_s: float) -> Minio:
+    """A client whose calls end: 5 s to connect, `read_s` without a byte; it repeats nothing."""
+    endpoint, secure = host_of(settings)
+    return Minio(
+        endpoint,
+        access_key=settings.minio_access_key.get_secret_value(),
+        secret_key=settings.minio_secret_key.get_secret_value(),
+        secure=secure,
+        region=REGION,
+        http_client=make_pool(secure=secure, read_s=read_s),
+    )
+
+
+def host_of(settings: SyncSettings) -> tuple[str, bool]:
+    """`host[:port]`, and whether to speak TLS: what a scheme says, else MODEL_SYNC_MINIO_SECURE."""
+    scheme, separator, host = settings.minio_endpoint.partition("://")
+    if not separator:
+        return scheme.rstrip("/"), settings.minio_secure
+    return host.rstrip("/"), scheme == "https"
+
+
+def make_pool(*, secure: bool, read_s: float) -> urllib3.PoolManager:
+    """Connections of `make_client`."""
+    pool: dict[str, Any] = {"ssl_context": _authorities()} if secure else {}
+    return urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
+        maxsize=MAX_CONNECTIONS,
+        retries=False,
+        **pool,
+    )
+
+
+def _authorities() -> ssl.SSLContext:
+    """The system's authorities and SSL_CERT_FILE, and Mozilla's for images without any."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
+def _refuse_other_range(
+    status: int, headers: Any, remote: RemoteObject, offset: int, size: int
+) -> None:
+    answered = headers.get("Content-Range", "")
+    span, _, total = answered.partition("/")
+    if status == HTTPStatus.PARTIAL_CONTENT and total not in {str(remote.size), ""}:
+        raise ObjectReplaced(f"{remote.key} has {total} bytes now instead of {remote.size:,}")
+    if status != HTTPStatus.PARTIAL_CONTENT or span != f"bytes {offset}-{offset + size - 1}":
+        raise BucketUnreachable(
+            f"{remote.key}: asked for bytes {offset}-{offset + size - 1}, the answer is "
+            f"{status} {answered or '(no Content-Range)'}: something between strips ranges"
+        )
+
+
+def _name_refusal(about: str, error: S3Error) -> SyncError:
+    said = f"{about}{error.code}: {error.message}"
+    status = error.response.status
+    if error.code in {"PreconditionFailed", "InvalidRange"}:
+        return ObjectReplaced(f"{said}: it was replaced in the bucket meanwhile")
+    if error.code in {"NoSuchKey", "NoSuchVersion"}:
+        return ObjectMissing(said)
+    if error.code == "NoSuchBucket":
+        return NothingThere(said)
+    if error.code == "RequestTimeTooSkewed":
+        return ClockWrong(said)
+    if error.code in _BUSY or status in {HTTPStatus.TOO_MANY_REQUESTS, *range(500, 600)}:
+        return BucketBusy(said)
+    return BucketRefused(said)
+
+
+def _name_answer(about: str, error: InvalidResponseError | ServerError) -> SyncError:
+    """An answer that is no S3: of a proxy, a load balancer or a login page."""
+    # minio-py keeps one of the two to itself, and there is no other way to it.
+    status: int = getattr(error, "_code", 0) or getattr(error, "status_code", 0)
+    said = f"{about}HTTP {status}, not in the words of S3"
+    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return BucketBusy(said)
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return BucketRefused(said)
+    if status == HTTPStatus.PRECONDITION_FAILED:
+        return ObjectReplaced(said)
+    return BucketUnreachable(said)
+
+
+def _name_failure(about: str, error: http.HTTPError) -> SyncError:
+    said = f"{about}{error}"
+    if isinstance(error, http.NameResolutionError):
+        return HostUnknown(said)
+    if isinstance(error, http.ConnectTimeoutError | http.NewConnectionError):
+        return BucketUnreachable(said)
+    if isinstance(error, http.TimeoutError):
+        return TransferStalled(said)
+    if isinstance(error, http.ProtocolError):
+        return TransferCut(said)
+    return BucketUnreachable(said)

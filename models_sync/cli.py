@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
-from threading import Lock
+from threading import Event
 from typing import Annotated
 
 import typer
@@ -13,17 +14,19 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    Progress,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.progress import (
+    Progress as Bar,
+)
 from rich.table import Table
 
-from models_sync.bucket import Bucket
 from models_sync.errors import SyncError
-from models_sync.plan import Plan, State, make_plan
+from models_sync.progress import Progress
 from models_sync.settings import SyncSettings
+from models_sync.transfer import prepare
 from models_sync.transfer import pull as transfer
 
 app = typer.Typer(
@@ -42,69 +45,71 @@ LOG_EVERY_S = 10.0
 @app.command()
 def plan(as_json: AsJson = False) -> None:
     """Show what a pull would fetch, why and how much."""
-    planned, _, _, _ = _prepare()
+    planned = prepare(SyncSettings.load())
     if as_json:
         typer.echo(json.dumps(planned.as_dict()))
         return
     table = Table("file", "size", "why", title=f"{_size(planned.total_bytes)} to fetch")
-    for item in planned.fetch:
+    for item in (*planned.fetch, *planned.check):
         table.add_row(item.remote.path, _size(item.remote.size), item.reason)
     Console().print(table)
-    Console().print(f"{len(planned.present)} files are here already (checked by size and ETag).")
+    Console().print(f"{len(planned.present)} files are here already ({planned.trust}).")
 
 
 @app.command()
 def pull(as_json: AsJson = False) -> None:
     """Fetch what is missing; what is there already is left alone."""
-    planned, bucket, settings, state = _prepare()
-    started = time.monotonic()
+    cancel = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: cancel.set())
+    settings = SyncSettings.load()
     if sys.stderr.isatty():
-        with Progress(
-            TextColumn("models"),
+        with Bar(
+            TextColumn("models {task.description}"),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         ) as bar:
-            task = bar.add_task("models", total=planned.total_bytes)
-            transfer(bucket, planned, settings.local_root, state, lambda n: bar.advance(task, n))
+            task = bar.add_task("", total=None)
+
+            def show(progress: Progress) -> None:
+                bar.update(
+                    task,
+                    description=str(progress.phase),
+                    completed=progress.done_bytes,
+                    total=progress.total_bytes,
+                )
+
+            report = transfer(settings, show, cancel)
     else:
-        advance = _LogLines(planned.total_bytes)
-        transfer(bucket, planned, settings.local_root, state, advance)
-    seconds = time.monotonic() - started
+        report = transfer(settings, _LogLines(), cancel)
     if as_json:
-        typer.echo(json.dumps(planned.as_dict() | {"seconds": round(seconds, 3)}))
+        typer.echo(json.dumps(report.as_dict()))
     else:
         typer.echo(
-            f"{len(planned.fetch)} files ({_size(planned.total_bytes)}) fetched in "
-            f"{seconds:.1f} s, {len(planned.present)} were here already; "
-            f"{settings.local_root} is complete."
+            f"{len(report.fetched)} files ({_size(report.fetched_bytes)}) fetched in "
+            f"{report.seconds:.1f} s, {len(report.present) + len(report.adopted)} were here "
+            f"already; {settings.local_root} is complete ({report.trust})."
         )
 
 
 class _LogLines:
     """A line each ten seconds, where nobody watches a bar."""
 
-    def __init__(self, total: int) -> None:
-        self._total, self._done, self._lock = total, 0, Lock()
+    def __init__(self) -> None:
         self._next = time.monotonic() + LOG_EVERY_S
 
-    def __call__(self, count: int) -> None:
-        with self._lock:
-            self._done += count
-            if time.monotonic() < self._next:
-                return
-            self._next = time.monotonic() + LOG_EVERY_S
-            typer.echo(f"models: {_size(self._done)} of {_size(self._total)}", err=True)
-
-
-def _prepare() -> tuple[Plan, Bucket, SyncSettings, State]:
-    settings = SyncSettings.load()
-    bucket = Bucket(settings)
-    state = State(settings.local_root)
-    planned = make_plan(bucket.list(settings.wanted_prefixes()), settings.local_root, state)
-    return planned, bucket, settings, state
+    def __call__(self, progress: Progress) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + LOG_EVERY_S
+        typer.echo(
+            f"models: {progress.phase} {_size(progress.done_bytes)} of "
+            f"{_size(progress.total_bytes)} {progress.waiting_for}",
+            err=True,
+        )
 
 
 def _size(count: int) -> str:

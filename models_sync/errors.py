@@ -3,11 +3,20 @@
     SyncError
      ├─ SyncSettingsError   a MODEL_SYNC_* variable is missing or wrong
      ├─ BucketRefused       the key is wrong, expired or may not read here
+     │   └─ ClockWrong      the server does not believe our clock
      ├─ BucketUnreachable   no answer, or an answer that is no S3
+     │   ├─ HostUnknown     its name cannot be resolved
+     │   ├─ BucketBusy      it asks us to come back later (503)
+     │   ├─ TransferCut     the connection ended before the bytes did
+     │   └─ TransferStalled the connection lives and brings nothing
      ├─ NothingThere        a source that was asked for has no file in the bucket
+     │   └─ ObjectMissing   a file that the manifest names is not in the bucket
      ├─ UnsafeKey           an object's name would leave the folder or hide another file
-     ├─ ObjectDamaged       what arrived is not what the bucket listed
+     ├─ ObjectDamaged       what arrived is not what was published
+     │   └─ ObjectReplaced  the object became another one while it was read
+     ├─ Interrupted         asked to stop; what arrived is kept
      ├─ ManifestInvalid     manifest.json cannot be read
+     │   └─ ManifestAbsent  none is kept beside the files
      ├─ ManifestUntrusted   its signature is missing or wrong
      ├─ VolumeUnwritable    the folder cannot take the files
      │   ├─ VolumeReadOnly       it is mounted so
@@ -59,11 +68,44 @@ class BucketRefused(SyncError):
     )
 
 
+class ClockWrong(BucketRefused):
+    """The server does not believe the clock of this machine."""
+
+    advice = "Set this machine's clock (NTP); signatures are valid for 15 minutes."
+
+
 class BucketUnreachable(SyncError):
     """The bucket's server did not answer."""
 
     exit_code = 4
     advice = "Check MODEL_SYNC_MINIO_ENDPOINT and MODEL_SYNC_MINIO_SECURE, then try again."
+
+
+class HostUnknown(BucketUnreachable):
+    """The name of the bucket's server cannot be resolved."""
+
+    advice = "Check MODEL_SYNC_MINIO_ENDPOINT and this machine's DNS, then run again."
+
+
+class BucketBusy(BucketUnreachable):
+    """The bucket's server asks us to come back later."""
+
+    advice = "Run again later, or lower MODEL_SYNC_CONNECTIONS; what arrived is kept."
+
+
+class TransferCut(BucketUnreachable):
+    """The connection ended before all bytes had come."""
+
+    advice = "Run again: the download goes on where it was cut. Look for a proxy that limits size."
+
+
+class TransferStalled(BucketUnreachable):
+    """The connection lives but brings nothing."""
+
+    advice = (
+        "Run again: the download goes on where it stopped. Check the network, or raise "
+        "MODEL_SYNC_STALL_S where such pauses are normal."
+    )
 
 
 class NothingThere(SyncError):
@@ -74,6 +116,12 @@ class NothingThere(SyncError):
         "Check MODEL_SYNC_MINIO_BUCKET and MODEL_SYNC_PREFIX, publish the files, or leave the "
         "source out of MODEL_SYNC_SOURCES."
     )
+
+
+class ObjectMissing(NothingThere):
+    """A file that the manifest names is not in the bucket."""
+
+    advice = "Publish the folder again, so that the manifest and the bucket agree."
 
 
 class UnsafeKey(SyncError):
@@ -88,6 +136,21 @@ class ObjectDamaged(SyncError):
 
     exit_code = 6
     advice = "Run the command again; if it stays, publish the file to the bucket anew."
+
+
+class ObjectReplaced(ObjectDamaged):
+    """The object was replaced in the bucket while it was read."""
+
+    advice = (
+        "Run again once whoever publishes has finished; the file that was here before is untouched."
+    )
+
+
+class Interrupted(SyncError):
+    """Asked to stop; what has arrived is kept."""
+
+    exit_code = 143
+    advice = "Run again: the download goes on where it stopped."
 
 
 class ManifestInvalid(SyncError):
@@ -112,6 +175,21 @@ class VolumeUnwritable(SyncError):
 
     exit_code = 7
     advice = "Free space or correct the owner of MODEL_SYNC_LOCAL_ROOT, then run again."
+
+
+class VolumeFull(VolumeUnwritable):
+    """The volume has too little space for what is missing."""
+
+    advice = (
+        "Nothing was downloaded. Free space, enlarge the volume or shorten MODEL_SYNC_SOURCES; a "
+        "file that is replaced needs room beside the old one."
+    )
+
+
+class PartialLost(VolumeUnwritable):
+    """Another process took or removed the file that was being written."""
+
+    advice = "Run again; what arrived is kept. Pull onto one volume from one place at a time."
 
 
 class KeyFileUnusable(SyncError):
@@ -197,3 +275,9 @@ class WeightsIncomplete(SyncError):
 
     exit_code = 29
     advice = "Run `models-sync pull`."
+
+
+class ManifestAbsent(ManifestInvalid):
+    """No manifest is kept beside the files, so nobody knows what they should be."""
+
+    advice = "Run `models-sync pull` once, or hold them against the bucket's: `verify --bucket`."

@@ -1,14 +1,16 @@
-"""Which object names may become files on the volume."""
+"""Which object names may become files on the volume, and which names are our own."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from models_sync.errors import UnsafeKey
 
 OWN_PREFIX = ".models-sync"
-"""What we write beside the weights (state, lock, partial files) starts so at the root."""
+"""What we write beside the weights (state, lock, partial files) starts so."""
+_LEFTOVER = re.compile(r"\.models-sync-[0-9a-f]{32}\.(part|map)")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|^/|/$|//|(^|/)\.\.?(/|$)|^$")
 
 
 def refuse_unsafe(path: str) -> str:
@@ -18,17 +20,9 @@ def refuse_unsafe(path: str) -> str:
         UnsafeKey: it is empty, absolute, has `.` or `..`, backslashes or control characters,
             ends in a slash, or is a name of our own.
     """
-    pure = PurePosixPath(path)
-    if (
-        not pure.parts
-        or pure.is_absolute()
-        or ".." in pure.parts
-        or "\\" in path
-        or any(ord(char) < 32 or ord(char) == 127 for char in path)
-        or str(pure) != path
-    ):
+    if _UNSAFE.search(path):
         raise UnsafeKey(f"{path!r} is not a plain relative path")
-    if pure.parts[0].startswith(OWN_PREFIX):
+    if path.startswith(OWN_PREFIX) or f"/{OWN_PREFIX}" in path:
         raise UnsafeKey(f"{path!r} is a name that models-sync keeps for itself")
     return path
 
@@ -44,7 +38,19 @@ def refuse_collisions(paths: Iterable[str]) -> None:
         other = spelled.setdefault(path.casefold(), path)
         if other != path:
             raise UnsafeKey(f"{other!r} and {path!r} differ only in case")
+    folders: dict[str, str] = {}
     for folded, path in spelled.items():
-        for parent in PurePosixPath(folded).parents:
-            if str(parent) in spelled:
-                raise UnsafeKey(f"{spelled[str(parent)]!r} is a file and a folder of {path!r}")
+        parts, spelled_parts = folded.split("/")[:-1], path.split("/")
+        for depth in range(1, len(parts) + 1):
+            folder = "/".join(parts[:depth])
+            if folder in spelled:
+                raise UnsafeKey(f"{spelled[folder]!r} is a file and a folder of {path!r}")
+            here = "/".join(spelled_parts[:depth])
+            other = folders.setdefault(folder, here)
+            if other != here:
+                raise UnsafeKey(f"the folders {other!r} and {here!r} differ only in case")
+
+
+def is_own_leftover(name: str) -> bool:
+    """Whether a file's name is that of a partial file of ours, or of its map."""
+    return _LEFTOVER.fullmatch(name) is not None

@@ -1,21 +1,48 @@
-"""What has to be fetched: the bucket's listing held against the volume."""
+"""What has to be fetched: the manifest, or the listing, held against the volume."""
 
 from __future__ import annotations
 
-import json
-import uuid
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 
-from models_sync.bucket import RemoteObject
-from models_sync.errors import UnsafeKey, VolumeUnwritable
+from models_sync import signing
+from models_sync.bucket import Bucket, RemoteObject
+from models_sync.errors import BucketRefused, ManifestUntrusted, NothingThere, ObjectMissing
+from models_sync.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME, Manifest
+from models_sync.names import refuse_collisions, refuse_unsafe
+from models_sync.settings import SOURCE_PREFIXES, SyncSettings
+from models_sync.state import State
 
-STATE_FILE = ".models-sync.json"
+MAX_SIGNATURE_BYTES = 64 << 10
+
+
+class Trust(StrEnum):
+    """How much is known about what the files should be."""
+
+    SIGNED = "signed manifest"
+    """Every byte is held against digests whose signature was checked."""
+    MANIFEST = "manifest, unsigned"
+    """Every byte is held against digests that whoever writes to the bucket could have written."""
+    UNVERIFIED = "unverified"
+    """No manifest: size and ETag, and the content where the ETag is an MD5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What should be on the volume, and on whose word."""
+
+    files: tuple[RemoteObject, ...]
+    trust: Trust
+    manifest: bytes | None = None
+    signature: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """One file to fetch, and why."""
+    """One file to fetch or to check, and why."""
 
     remote: RemoteObject
     reason: str
@@ -26,96 +53,146 @@ class Plan:
     """Everything that a pull would do."""
 
     fetch: tuple[PlannedFile, ...]
+    check: tuple[PlannedFile, ...]
+    """There with the right size; hashed here, and fetched only if they are something else."""
     present: tuple[RemoteObject, ...]
+    trust: Trust
 
     @property
     def total_bytes(self) -> int:
         """How much would be downloaded."""
         return sum(item.remote.size for item in self.fetch)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.fetch and not self.check
+
     def as_dict(self) -> dict[str, object]:
         """For `--json`."""
         return {
-            "fetch": [asdict(item.remote) | {"reason": item.reason} for item in self.fetch],
-            "present": [asdict(item) for item in self.present],
+            "fetch": [_as_dict(item.remote) | {"reason": item.reason} for item in self.fetch],
+            "check": [_as_dict(item.remote) | {"reason": item.reason} for item in self.check],
+            "present": [_as_dict(item) for item in self.present],
             "totalBytes": self.total_bytes,
-            "verified": "size and ETag",
+            "verified": str(self.trust),
         }
 
 
-class State:
-    """Which version of each file lies on the volume: `.models-sync.json` below the root.
-
-    Only a hint that saves work: a file whose entry is missing or stale is fetched again.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._path = root / STATE_FILE
-        try:
-            loaded = json.loads(self._path.read_text())
-        except (OSError, ValueError):
-            loaded = {}
-        self._etags: dict[str, str] = loaded if isinstance(loaded, dict) else {}
-
-    def etag(self, path: str) -> str | None:
-        """The ETag with which `path` was fetched."""
-        return self._etags.get(path)
-
-    def record(self, path: str, etag: str) -> None:
-        """Remember a file that has arrived whole."""
-        self._etags[path] = etag
-        partial = self._path.with_suffix(f".{uuid.uuid4().hex}.part")
-        try:
-            partial.write_text(json.dumps(self._etags, indent=1, sort_keys=True))
-            partial.replace(self._path)
-        except OSError as error:
-            raise VolumeUnwritable(f"{self._path}: {error.strerror or error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def make_plan(remotes: list[RemoteObject], root: Path, state: State) -> Plan:
-    """Compare the listing with the volume.
+def read_wanted(bucket: Bucket, settings: SyncSettings) -> Wanted:
+    """Ask the bucket what there should be: its manifest, or a listing where it has none.
 
     Raises:
-        UnsafeKey: a name has `..`, is absolute, holds control characters, or two names differ
-            only in case.
+        ManifestUntrusted: a public key is set, and the manifest is missing or not signed by it.
+        ManifestInvalid: there is a manifest that cannot be read.
+        NothingThere: a source has no file.
+        UnsafeKey: a name may not become a file.
     """
-    fetch, present = [], []
-    spelled: dict[str, str] = {}
-    for remote in remotes:
-        _refuse_unsafe(remote.path)
-        other = spelled.setdefault(remote.path.casefold(), remote.path)
-        if other != remote.path:
-            raise UnsafeKey(f"{other!r} and {remote.path!r} differ only in case")
-        reason = _why(remote, root / remote.path, state)
-        if reason:
-            fetch.append(PlannedFile(remote, reason))
-        else:
+    manifest = _read_optional(bucket, settings.bucket_root + MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    if manifest is None:
+        if settings.public_key:
+            raise ManifestUntrusted(
+                f"{bucket.where} has no {settings.bucket_root}{MANIFEST_NAME} that may be read, "
+                "and MODEL_SYNC_PUBLIC_KEY asks for a signed one"
+            )
+        listed = bucket.list(settings.wanted_prefixes())
+        for remote in listed:
+            refuse_unsafe(remote.path)
+        refuse_collisions(remote.path for remote in listed)
+        return Wanted(tuple(listed), Trust.UNVERIFIED)
+    # The manifest first: `publish` signs the one before with the new signature too.
+    signature = _read_optional(bucket, settings.bucket_root + SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
+    signed = signing.check(manifest, signature, settings.public_key)
+    return Wanted(
+        tuple(_of_sources(Manifest.from_bytes(manifest), bucket, settings)),
+        Trust.SIGNED if signed else Trust.MANIFEST,
+        manifest,
+        signature,
+    )
+
+
+def make_plan(wanted: Wanted, root: Path, state: State) -> Plan:
+    """Hold what is wanted against the volume.  Reads names, sizes and times; writes nothing."""
+    fetch: list[PlannedFile] = []
+    check: list[PlannedFile] = []
+    present: list[RemoteObject] = []
+    for remote in wanted.files:
+        reason, checkable = _why(remote, root / remote.path, state)
+        if reason is None:
             present.append(remote)
-    return Plan(tuple(fetch), tuple(present))
+        else:
+            (check if checkable else fetch).append(PlannedFile(remote, reason))
+    return Plan(tuple(fetch), tuple(check), tuple(present), wanted.trust)
 
 
-def _why(remote: RemoteObject, path: Path, state: State) -> str | None:
+def expected_md5(remote: RemoteObject) -> str | None:
+    """The MD5 of an object's content, where its ETag is one; that of an upload in parts is not."""
+    etag = remote.etag or ""
+    return etag if re.fullmatch(r"[0-9a-f]{32}", etag) else None
+
+
+def _why(remote: RemoteObject, path: Path, state: State) -> tuple[str | None, bool]:
+    """Why a file is not simply there (None when it is), and whether hashing it would tell."""
     try:
         size = path.stat().st_size
-    except FileNotFoundError:
-        return "missing"
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing", False
     if size != remote.size:
-        return f"has {size:,} bytes instead of {remote.size:,}"
-    known = state.etag(remote.path)
-    if known is None:
-        return "of unknown origin"
-    return None if known == remote.etag else "replaced in the bucket"
+        return f"has {size:,} bytes instead of {remote.size:,}", False
+    entry = state.entry(remote.path)
+    if entry is None:
+        reason = "of unknown origin"
+    elif remote.published and entry.sha256 != remote.published.sha256:
+        reason = "published anew" if entry.sha256 else "not verified yet"
+    elif not remote.published and entry.etag != remote.etag:
+        reason = "replaced in the bucket"
+    elif not entry.lies_at(path):
+        reason = "touched since it was fetched"
+    elif remote.published and not entry.verified:
+        reason = "not verified yet"
+    else:
+        return None, False
+    return reason, bool(remote.published or expected_md5(remote))
 
 
-def _refuse_unsafe(path: str) -> None:
-    pure = PurePosixPath(path)
-    if (
-        pure.is_absolute()
-        or ".." in pure.parts
-        or "\\" in path
-        or any(ord(char) < 32 or ord(char) == 127 for char in path)
-        or str(pure) != path
-    ):
-        raise UnsafeKey(f"{path!r} is not a plain relative path")
+def _of_sources(
+    manifest: Manifest, bucket: Bucket, settings: SyncSettings
+) -> Iterable[RemoteObject]:
+    for source in settings.source_names():
+        prefix = SOURCE_PREFIXES[source]
+        files = [file for file in manifest.files if file.key.startswith(prefix)]
+        if not files:
+            raise NothingThere(f"the manifest of {bucket.where} names nothing below {prefix}")
+        for file in files:
+            yield RemoteObject(
+                key=settings.bucket_root + file.key,
+                path=file.key,
+                size=file.size,
+                etag=None,
+                published=file,
+            )
+
+
+def _read_optional(bucket: Bucket, key: str, max_bytes: int) -> bytes | None:
+    try:
+        return bucket.read_small(key, max_bytes)
+    except ObjectMissing:
+        return None
+    except BucketRefused as error:
+        # A key that may not list is told 403 where there is nothing; a wrong key never lists.
+        if "AccessDenied" in error.message:
+            return None
+        raise
+
+
+def _as_dict(remote: RemoteObject) -> dict[str, object]:
+    published = remote.published
+    return {
+        "key": remote.key,
+        "path": remote.path,
+        "size": remote.size,
+        "etag": remote.etag,
+        "sha256": published.sha256 if published else None,
+        "licence": published.licence if published else None,
+        "requiredBy": list(published.required_by) if published else [],
+    }

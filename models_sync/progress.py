@@ -22,6 +22,8 @@ class Phase(StrEnum):
     CHECKING = "checking"
     """Hashing files that lie there already."""
     FETCHING = "fetching"
+    UPLOADING = "uploading"
+    """Publishing, not pulling."""
     DONE = "done"
 
 

@@ -91,9 +91,14 @@ class VolumeSettings(BaseSettings):
 
     def wanted_prefixes(self) -> dict[str, str]:
         """Local prefix → prefix in the bucket, of each source that was asked for."""
-        root = self.bucket_root
-        names = [part.strip() for part in self.sources.split(",") if part.strip()]
-        return {SOURCE_PREFIXES[name]: root + SOURCE_PREFIXES[name] for name in names}
+        return {
+            SOURCE_PREFIXES[name]: self.bucket_root + SOURCE_PREFIXES[name]
+            for name in self.source_names()
+        }
+
+    def source_names(self) -> tuple[str, ...]:
+        """The sources that were asked for."""
+        return tuple(part.strip() for part in self.sources.split(",") if part.strip())
 
     @property
     def bucket_root(self) -> str:

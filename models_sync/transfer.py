@@ -1,105 +1,222 @@
-"""Bring one file to the volume: whole and verified, or not at all.
+"""Bring what is missing to the volume: plan, wait for our turn, check, fetch, and plan again.
 
-Each writer has a temporary file of its own and the final name appears by an atomic rename, so
-that two pods on one volume can at worst do the work twice.
+    report = pull(SyncSettings.load(), on_progress=print, cancel=event)
+
+What is there is never touched before what replaces it is whole, verified and on the disk.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
+import contextlib
+import threading
+import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
-
 from models_sync.bucket import Bucket, RemoteObject
-from models_sync.errors import BucketUnreachable, ObjectDamaged, VolumeUnwritable
-from models_sync.plan import Plan, State
-
-FILES_AT_ONCE = 4
-
-Advance = Callable[[int], None]
-"""Called with the bytes that have arrived since the last call; negative when a try is lost."""
-
-
-def pull(bucket: Bucket, plan: Plan, root: Path, state: State, advance: Advance) -> None:
-    """Fetch everything that `plan` names, several files at once.
-
-    Raises:
-        SyncError: of the first file that failed; files that arrived are kept and recorded.
-    """
-    with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="pull") as pool:
-        running = {
-            pool.submit(fetch, bucket, item.remote, root, advance): item.remote
-            for item in plan.fetch
-        }
-        try:
-            for done in as_completed(running):
-                done.result()
-                state.record(running[done].path, running[done].etag)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@retry(
-    retry=retry_if_exception_type((BucketUnreachable, ObjectDamaged)),
-    stop=stop_after_attempt(4),
-    wait=wait_exponential(multiplier=0.5, max=8),
-    reraise=True,
+from models_sync.check import holds_what_was_published
+from models_sync.errors import (
+    Interrupted,
+    ObjectDamaged,
+    ObjectMissing,
+    PartialLost,
+    VolumeUnwritable,
 )
-def fetch(bucket: Bucket, remote: RemoteObject, root: Path, advance: Advance) -> None:
-    """Fetch one file: preallocate, download, verify, flush, rename.
+from models_sync.fetch import Fetch
+from models_sync.lock import VolumeLock
+from models_sync.plan import Plan, Trust, Wanted, make_plan, read_wanted
+from models_sync.progress import OnProgress, Phase, Progress
+from models_sync.settings import SyncSettings
+from models_sync.state import State, keep_manifest
+
+ROUNDS = 3
+"""How often we plan anew because the bucket or another process changed things meanwhile."""
+CHECKERS = 2
+
+
+@dataclass(slots=True)
+class PullReport:
+    """What a pull did."""
+
+    root: Path
+    trust: Trust = Trust.UNVERIFIED
+    fetched: list[str] = field(default_factory=list)
+    """Paths that came over the network."""
+    adopted: list[str] = field(default_factory=list)
+    """Paths that lay there already and were found right by hashing them."""
+    present: list[str] = field(default_factory=list)
+    """Paths that were known to be right."""
+    fetched_bytes: int = 0
+    """The size of what was fetched."""
+    received_bytes: int = 0
+    """What came over the network for it, repeated ranges included."""
+    resumed_bytes: int = 0
+    """What an earlier attempt had left, and was verified and kept."""
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "root": str(self.root),
+            "verified": str(self.trust),
+            "fetched": self.fetched,
+            "adopted": self.adopted,
+            "present": self.present,
+            "fetchedBytes": self.fetched_bytes,
+            "receivedBytes": self.received_bytes,
+            "resumedBytes": self.resumed_bytes,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def prepare(settings: SyncSettings) -> Plan:
+    """What a pull would do now; nothing is written.
 
     Raises:
-        ObjectDamaged: the size or, where the ETag is an MD5, the content is not as listed.
-        VolumeUnwritable: the disk is full or the folder may not be written.
+        SyncError: the bucket, the manifest or a name in it is not as it should be.
     """
-    final = root / remote.path
-    partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}.part")
-    arrived = 0
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            if remote.size:
-                # Says that the disk is full before the first byte travels.
-                os.posix_fallocate(file.fileno(), 0, remote.size)
-            digest = hashlib.md5(usedforsecurity=False)
-            with bucket.stream(remote) as chunks:
-                for chunk in chunks:
-                    file.write(chunk)
-                    digest.update(chunk)
-                    arrived += len(chunk)
-                    advance(len(chunk))
-            _verify(remote, arrived, digest.hexdigest())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(final)
-        _flush_folder(final.parent)
-    except OSError as error:
-        advance(-arrived)
-        raise VolumeUnwritable(f"{final}: {error.strerror or error}") from error
-    except BaseException:
-        advance(-arrived)
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
+    wanted = read_wanted(Bucket(settings), settings)
+    return make_plan(wanted, settings.local_root, State(settings.local_root))
 
 
-def _verify(remote: RemoteObject, arrived: int, md5: str) -> None:
-    if arrived != remote.size:
-        raise ObjectDamaged(f"{remote.key}: {arrived:,} of {remote.size:,} bytes arrived")
-    # A plain ETag is the MD5 of the object; one of several parts ("…-7") is not.
-    if re.fullmatch(r"[0-9a-f]{32}", remote.etag) and md5 != remote.etag:
-        raise ObjectDamaged(f"{remote.key}: the content does not match its ETag")
+def pull(
+    settings: SyncSettings,
+    on_progress: OnProgress | None = None,
+    cancel: threading.Event | None = None,
+) -> PullReport:
+    """Bring every file that is wanted to the volume, verified.  Blocks; call it in a thread.
+
+    Args:
+        settings: Which files, from where, to where.
+        on_progress: Called a few times a second, from this thread.
+        cancel: When set, the pull ends within two seconds and can be gone on with.
+
+    Raises:
+        Interrupted: `cancel` was set.
+        SyncError: by its name; files that are whole are kept, and old ones are still there.
+    """
+    return _Pull(settings, on_progress or _tell_nobody, cancel or threading.Event()).run()
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+class _Pull:
+    def __init__(
+        self, settings: SyncSettings, on_progress: OnProgress, cancel: threading.Event
+    ) -> None:
+        self._settings, self._root = settings, settings.local_root
+        self._on_progress, self._cancel = on_progress, cancel
+        self._bucket = Bucket(settings)
+        self._report = PullReport(self._root)
+        self._writer = uuid.uuid4().hex[:8]
+
+    def run(self) -> PullReport:
+        started = time.monotonic()
+        self._on_progress(Progress(Phase.PLANNING))
+        wanted = read_wanted(self._bucket, self._settings)
+        plan = make_plan(wanted, self._root, State(self._root))
+        if not plan.is_done:
+            with VolumeLock(self._root, self._on_progress, self._cancel) as lock:
+                if lock.waited:
+                    wanted = read_wanted(self._bucket, self._settings)
+                wanted, plan = self._until_done(wanted, lock)
+        with contextlib.suppress(VolumeUnwritable):  # a read-only root that has everything
+            if wanted.manifest is not None:
+                keep_manifest(self._root, wanted.manifest, wanted.signature)
+        report = self._report
+        done = {*report.fetched, *report.adopted}
+        report.trust = wanted.trust
+        report.present = [remote.path for remote in plan.present if remote.path not in done]
+        report.seconds = time.monotonic() - started
+        self._on_progress(
+            Progress(
+                Phase.DONE,
+                report.fetched_bytes,
+                report.fetched_bytes,
+                len(plan.present),
+                len(plan.present),
+            )
+        )
+        return report
+
+    def _until_done(self, wanted: Wanted, lock: VolumeLock) -> tuple[Wanted, Plan]:
+        """Carry plans out until one finds everything there."""
+        for rounds_left in reversed(range(ROUNDS)):
+            state = State(self._root)
+            plan = make_plan(wanted, self._root, state)
+            if plan.is_done:
+                return wanted, plan
+            try:
+                self._carry_out(plan, state, lock)
+            except PartialLost:
+                if not rounds_left:
+                    raise
+            except (ObjectDamaged, ObjectMissing):
+                again = read_wanted(self._bucket, self._settings)
+                if again == wanted or not rounds_left:
+                    raise
+                wanted = again  # published anew while we read
+        return wanted, make_plan(wanted, self._root, State(self._root))
+
+    def _carry_out(self, plan: Plan, state: State, lock: VolumeLock) -> None:
+        def tell(progress: Progress) -> None:
+            lock.show(progress)
+            self._on_progress(progress)
+
+        files = [item.remote for item in plan.fetch]
+        files += self._check([item.remote for item in plan.check], state, tell)
+        fetch = Fetch(
+            self._settings,
+            self._bucket,
+            state,
+            files,
+            writer=self._writer,
+            adopt=lock.held,
+            on_progress=tell,
+            cancel=self._cancel,
+        )
+        sizes = {remote.path: remote.size for remote in files}
+        try:
+            fetch.run()
+        finally:
+            self._report.fetched += fetch.fetched
+            self._report.fetched_bytes += sum(sizes[path] for path in fetch.fetched)
+            self._report.received_bytes += fetch.received_bytes
+            self._report.resumed_bytes += fetch.resumed_bytes
+
+    def _check(
+        self, remotes: list[RemoteObject], state: State, tell: OnProgress
+    ) -> Iterable[RemoteObject]:
+        """Hash files that lie there already; give those that are something else."""
+        wrong: list[RemoteObject] = []
+        total, done = sum(remote.size for remote in remotes), 0
+        with ThreadPoolExecutor(CHECKERS, thread_name_prefix="check") as pool:
+            verdicts = pool.map(
+                lambda remote: holds_what_was_published(remote, self._root, self._cancel), remotes
+            )
+            for number, (remote, is_right) in enumerate(zip(remotes, verdicts, strict=True)):
+                if self._cancel.is_set():
+                    raise Interrupted
+                done += remote.size
+                tell(Progress(Phase.CHECKING, done, total, number + 1, len(remotes)))
+                if is_right:
+                    self._adopt(remote, state)
+                else:
+                    wrong.append(remote)
+        state.flush()
+        return wrong
+
+    def _adopt(self, remote: RemoteObject, state: State) -> None:
+        published = remote.published
+        state.note(
+            remote.path,
+            etag=remote.etag,
+            sha256=published.sha256 if published else None,
+            verified=published is not None,
+        )
+        self._report.adopted.append(remote.path)
+
+
+def _tell_nobody(_: Progress) -> None:
+    """Nobody asked."""

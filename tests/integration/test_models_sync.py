@@ -87,7 +87,7 @@ def test_missing_weights_arrive_whole_and_a_second_pull_fetches_nothing(
     assert not list((tmp_path / "models").rglob("*.part"))
 
     code, again, _ = models_sync("pull", environment)
-    assert (code, again["fetch"]) == (0, [])
+    assert (code, again["fetched"], again["verified"]) == (0, [], "unverified")
 
 
 def test_a_file_that_was_damaged_or_replaced_is_fetched_again(
@@ -101,7 +101,7 @@ def test_a_file_that_was_damaged_or_replaced_is_fetched_again(
     )
     try:
         _, pulled, _ = models_sync("pull", environment)
-        assert {item["path"] for item in pulled["fetch"]} == {key, "smplx/SMPLX_NEUTRAL.npz"}
+        assert set(pulled["fetched"]) == {key, "smplx/SMPLX_NEUTRAL.npz"}
         assert (tmp_path / "models" / key).read_bytes() == fresh
     finally:
         bucket.put_object(

@@ -1,35 +1,59 @@
+"""What `models-sync` decides without a bucket: names, plans, state, settings."""
+
+import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+import os
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from models_sync.bucket import RemoteObject
 from models_sync.cli import main
-from models_sync.errors import SyncSettingsError, UnsafeKey
-from models_sync.plan import State, make_plan
+from models_sync.errors import ManifestInvalid, SyncSettingsError, UnsafeKey
+from models_sync.manifest import Manifest, ManifestFile
+from models_sync.names import refuse_collisions, refuse_unsafe
+from models_sync.plan import Trust, Wanted, make_plan
 from models_sync.settings import SyncSettings
+from models_sync.state import State
 
 
 def remote(path: str, content: bytes = b"12345", etag: str = "e1") -> RemoteObject:
     return RemoteObject(key=path, path=path, size=len(content), etag=etag)
 
 
-def test_a_plan_says_why_each_file_is_fetched(tmp_path: Path) -> None:
-    (tmp_path / "smplx").mkdir()
-    for name, content in {
-        "ok": b"12345",
-        "short": b"1",
-        "old": b"12345",
-        "stray": b"12345",
-    }.items():
-        (tmp_path / "smplx" / name).write_bytes(content)
+def published(path: str, content: bytes = b"12345") -> RemoteObject:
+    file = ManifestFile(
+        key=path,
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        parts=(blake3(content).hexdigest(),),
+    )
+    return RemoteObject(key=path, path=path, size=len(content), etag=None, published=file)
+
+
+def wanted(*files: RemoteObject) -> Wanted:
+    return Wanted(files, Trust.MANIFEST if files[0].published else Trust.UNVERIFIED)
+
+
+def put(root: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+
+
+def test_a_plan_without_a_manifest_goes_by_size_and_etag(tmp_path: Path) -> None:
+    names = ("ok", "short", "old", "stray", "new")
+    put(tmp_path, {f"smplx/{name}": b"12345" for name in names if name != "new"})
+    (tmp_path / "smplx/short").write_bytes(b"1")
     state = State(tmp_path)
     for name, etag in {"ok": "e1", "short": "e1", "old": "e0"}.items():
-        state.record(f"smplx/{name}", etag)
+        state.note(f"smplx/{name}", etag=etag, sha256=None, verified=False)
+    state.flush()
 
-    names = ("ok", "short", "old", "stray", "new")
-    plan = make_plan([remote(f"smplx/{name}") for name in names], tmp_path, State(tmp_path))
+    plan = make_plan(
+        wanted(*(remote(f"smplx/{name}") for name in names)), tmp_path, State(tmp_path)
+    )
 
     assert [item.path for item in plan.present] == ["smplx/ok"]
     assert {item.remote.path: item.reason for item in plan.fetch} == {
@@ -38,29 +62,130 @@ def test_a_plan_says_why_each_file_is_fetched(tmp_path: Path) -> None:
         "smplx/stray": "of unknown origin",
         "smplx/new": "missing",
     }
+    assert not plan.check, "an ETag that is no MD5 tells nothing about a file"
     assert plan.total_bytes == 20
+    assert plan.as_dict()["verified"] == "unverified"
+
+
+def test_a_plan_with_a_manifest_hashes_here_before_it_fetches(tmp_path: Path) -> None:
+    names = ("ok", "anew", "unsure", "touched", "stray")
+    put(tmp_path, {f"smplx/{name}": b"12345" for name in names})
+    file = published("smplx/ok").published
+    assert file
+    state = State(tmp_path)
+    for name in names[:-1]:
+        state.note(
+            f"smplx/{name}",
+            etag="e1",
+            sha256="0" * 64 if name == "anew" else file.sha256,
+            verified=name != "unsure",
+        )
+    os.utime(tmp_path / "smplx/touched", ns=(0, 0))
+
+    plan = make_plan(wanted(*(published(f"smplx/{name}") for name in names)), tmp_path, state)
+
+    assert [item.path for item in plan.present] == ["smplx/ok"]
+    assert not plan.fetch
+    assert {item.remote.path: item.reason for item in plan.check} == {
+        "smplx/anew": "published anew",
+        "smplx/unsure": "not verified yet",
+        "smplx/touched": "touched since it was fetched",
+        "smplx/stray": "of unknown origin",
+    }
 
 
 @pytest.mark.parametrize(
-    "path", ["smplx/../../etc/passwd", "/etc/passwd", "smplx/a\nb", "smplx//a", "smplx\\a", "a/"]
+    "path",
+    [
+        "smplx/../../etc/passwd",
+        "../a",
+        "..",
+        ".",
+        "",
+        "a/.",
+        "/etc/passwd",
+        "smplx/a\nb",
+        "smplx//a",
+        "smplx\\a",
+        "a/",
+        ".models-sync.json",
+        "smplx/.models-sync-0.part",
+    ],
 )
-def test_a_name_that_is_no_plain_relative_path_is_refused(path: str, tmp_path: Path) -> None:
+def test_a_name_that_is_no_plain_relative_path_is_refused(path: str) -> None:
     with pytest.raises(UnsafeKey):
-        make_plan([remote(path)], tmp_path, State(tmp_path))
+        refuse_unsafe(path)
 
 
-def test_names_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsafeKey, match="differ only in case"):
-        make_plan([remote("smplx/A.npz"), remote("smplx/a.npz")], tmp_path, State(tmp_path))
+@pytest.mark.parametrize("path", ["a", "smplx/..a", "smplx/a b (1).npz", "smplx/.hidden", "ä/ö"])
+def test_a_plain_name_passes(path: str) -> None:
+    assert refuse_unsafe(path) == path
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]"])
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (["smplx/A.npz", "smplx/a.npz"], "differ only in case"),
+        (["smplx/a.npz", "SMPLX/b.npz"], "differ only in case"),
+        (["smplx/a", "smplx/a/b"], "is a file and a folder"),
+    ],
+)
+def test_names_that_cannot_lie_side_by_side_are_refused(paths: list[str], words: str) -> None:
+    with pytest.raises(UnsafeKey, match=words):
+        refuse_collisions(paths)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"smplx/a": "e1"}', '{"format": 2, "files": {"a": {"size": 1}}}']
+)
 def test_a_broken_state_file_only_costs_work(content: str, tmp_path: Path) -> None:
     (tmp_path / ".models-sync.json").write_text(content)
+    put(tmp_path, {"smplx/a": b"12345"})
     state = State(tmp_path)
-    assert state.etag("smplx/a") is None
-    state.record("smplx/a", "e1")
-    assert json.loads((tmp_path / ".models-sync.json").read_text()) == {"smplx/a": "e1"}
+    assert state.entries() == {}
+    state.note("smplx/a", etag="e1", sha256=None, verified=False)
+    state.flush()
+    entry = State(tmp_path).entry("smplx/a")
+    assert entry
+    assert entry.etag == "e1"
+    assert entry.lies_at(tmp_path / "smplx/a")
+
+
+def test_a_manifest_is_read_back_as_it_was_written() -> None:
+    file = published("smplx/a").published
+    assert file
+    manifest = Manifest(files=(file,))
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"key": "../a"}, UnsafeKey),
+        ({"size": 5 << 20}, ManifestInvalid),
+        ({"size": -1}, ManifestInvalid),
+        ({"sha256": "xyz"}, ManifestInvalid),
+        ({"part_size": 1 << 30}, ManifestInvalid),
+    ],
+)
+def test_a_manifest_that_says_impossible_things_is_refused(
+    change: dict[str, object], error: type[Exception]
+) -> None:
+    file = published("smplx/a").published
+    assert file
+    document = json.loads(Manifest(files=(file,)).to_bytes())
+    document["files"][0] |= change
+    with pytest.raises(error):
+        Manifest.from_bytes(json.dumps(document).encode())
+
+
+def test_a_manifest_names_each_file_once() -> None:
+    file = published("smplx/a").published
+    assert file
+    document = json.loads(Manifest(files=(file,)).to_bytes())
+    document["files"] *= 2
+    with pytest.raises(ManifestInvalid, match="named twice"):
+        Manifest.from_bytes(json.dumps(document).encode())
 
 
 def test_a_missing_variable_is_named_with_its_use_and_an_example(
@@ -103,14 +228,23 @@ def test_sources_become_prefixes_below_the_configured_folder(
     }
 
 
-def test_two_writers_of_the_state_do_not_meet(tmp_path: Path) -> None:
+def test_two_writers_of_the_state_do_not_lose_each_other(tmp_path: Path) -> None:
+    put(tmp_path, {f"{number}/{file}": b"x" for number in (0, 1) for file in range(20)})
     states = [State(tmp_path), State(tmp_path)]
+    for file in range(20):
+        for number, state in enumerate(states):
+            state.note(f"{number}/{file}", etag="e", sha256=None, verified=False)
+            state.flush()
+    assert len(State(tmp_path).entries()) == 40
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".models-sync.json", "0", "1"]
 
-    def record(number: int) -> None:
-        for file in range(40):
-            states[number].record(f"{number}/{file}", "e")
 
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(record, (0, 1)))
-    assert State(tmp_path).etag("0/39") or State(tmp_path).etag("1/39")
-    assert [path.name for path in tmp_path.iterdir()] == [".models-sync.json"]
+def test_what_is_forgotten_stays_forgotten(tmp_path: Path) -> None:
+    put(tmp_path, {"a": b"x", "b": b"x"})
+    state = State(tmp_path)
+    for name in ("a", "b"):
+        state.note(name, etag="e", sha256=None, verified=False)
+    state.flush()
+    state.forget(["a"])
+    state.flush()
+    assert set(State(tmp_path).entries()) == {"b"}

@@ -1,0 +1,200 @@
+"""Connections that fetch side by side, as many as help.
+
+A lane is a thread with one connection and one buffer.  It takes a range, receives it part by
+part, holds each part against its digest while it is still in memory, and only then writes it.
+Sockets, hashing and disk release the interpreter's lock, so lanes run side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from blake3 import blake3
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    wait_random_exponential,
+)
+
+from models_sync.bucket import Bucket, Range
+from models_sync.errors import (
+    BucketBusy,
+    BucketUnreachable,
+    Interrupted,
+    ObjectDamaged,
+    TransferCut,
+)
+from models_sync.work import FileInWork, Span, Work
+
+CHUNK_BYTES = 256 << 10
+"""Fits the cache of a core: received, hashed and copied while it is warm."""
+MAX_DAMAGED = 3
+"""How often a part may arrive damaged: a proxy's cache may be bad once, not three times."""
+
+
+class Boss(Protocol):
+    """Whom a lane works for."""
+
+    work: Work
+    bucket: Bucket
+    stopping: threading.Event
+    patience_s: float
+
+    def lane_count(self) -> int:
+        """How many lanes there are."""
+
+    def may_leave(self, lane: Lane) -> bool:
+        """Whether there is one lane too many, and this one may go."""
+
+    def on_busy(self) -> None:
+        """The server asks for less."""
+
+    def on_landed(self, file: FileInWork, size: int, *, local: bool) -> None:
+        """A part has been written, or was found on the disk."""
+
+    def on_end(self, lane: Lane, error: BaseException | None) -> None:
+        """The lane ends; with an error, the pull fails."""
+
+
+class Lane(threading.Thread):
+    """One connection.  A daemon: nothing that it does has to be finished."""
+
+    def __init__(self, boss: Boss) -> None:
+        super().__init__(name="lane", daemon=True)
+        self._boss = boss
+        self._buffer = bytearray()
+        self._answer: Range | None = None
+        self._shut_because: BaseException | None = None
+        self.received = 0
+        """Bytes that came over the network."""
+        self.in_part = 0
+        """How much of that is of a part that has not landed yet."""
+        self.waits_since: float | None = None
+        """Since when no byte has come of an answer that has begun; None while none is awaited."""
+
+    def run(self) -> None:
+        """Work until nothing is left to take."""
+        error: BaseException | None = None
+        try:
+            while not self._boss.stopping.is_set() and not self._boss.may_leave(self):
+                span = self._boss.work.take(self._boss.lane_count())
+                if span is None:
+                    break
+                self._carry_out(span)
+        except Interrupted:
+            pass
+        except BaseException as raised:  # noqa: BLE001  # handed to the thread that waits for us
+            error = raised
+        self._boss.on_end(self, error)
+
+    def shut(self, because: BaseException) -> None:
+        """Make a read that waits fail, from another thread."""
+        answer, self._shut_because = self._answer, because
+        if answer is not None:
+            # Its connection may have gone back to the pool in this moment.
+            with contextlib.suppress(ValueError, RuntimeError, OSError):
+                answer.shut()
+
+    # -- one range ------------------------------------------------------------------------------
+    def _carry_out(self, span: Span) -> None:
+        part_size = min(span.file.partial.part_size, span.file.remote.size)
+        if len(self._buffer) < part_size:
+            self._buffer = bytearray(part_size)
+        if span.local:
+            self._look_on_disk(span)
+            return
+        for attempt in Retrying(
+            retry=retry_if_exception(lambda error: self._is_worth_another(error, span)),
+            wait=wait_random_exponential(multiplier=0.25, max=5),
+            stop=self._give_up_on(span),
+            sleep=sleep_using_event(self._boss.stopping),
+            reraise=True,
+        ):
+            with attempt:
+                self._fetch(span)
+
+    def _look_on_disk(self, span: Span) -> None:
+        for part in range(span.first, span.stop):
+            self._refuse_to_go_on()
+            if span.file.partial.holds(part, memoryview(self._buffer)):
+                self._boss.on_landed(span.file, span.file.partial.size_of(part), local=True)
+            else:
+                self._boss.work.give_back(span.file, part)
+
+    def _fetch(self, span: Span) -> None:
+        file, partial = span.file, span.file.partial
+        offset = span.first * partial.part_size
+        size = min(span.stop * partial.part_size, file.remote.size) - offset
+        self._shut_because = None
+        self._refuse_to_go_on()
+        try:
+            with self._boss.bucket.open_range(file.remote, offset, size, file.etag) as answer:
+                self._answer = answer
+                file.pin(answer.etag)
+                while span.first < span.stop:
+                    part_bytes = partial.size_of(span.first)
+                    digest = self._receive(answer, part_bytes)
+                    self._refuse_damaged(span, digest)
+                    self._refuse_to_go_on()
+                    partial.write(span.first, memoryview(self._buffer)[:part_bytes], digest)
+                    span.first += 1
+                    span.gained_at, span.damaged = time.monotonic(), 0
+                    self.in_part = 0
+                    self._boss.on_landed(file, part_bytes, local=False)
+        except BucketUnreachable as error:
+            self._refuse_to_go_on(error)
+            if isinstance(error, BucketBusy):
+                self._boss.on_busy()
+            raise
+        finally:
+            self._answer, self.waits_since, self.in_part = None, None, 0
+
+    def _receive(self, answer: Range, size: int) -> bytes:
+        """Receive one part into the buffer and give its digest."""
+        digest, got = blake3(), 0
+        while got < size:
+            self.waits_since = time.monotonic()
+            chunk = answer.read(min(CHUNK_BYTES, size - got))
+            self._refuse_to_go_on()
+            if not chunk:
+                raise TransferCut(f"the answer ended after {got:,} of {size:,} bytes of a part")
+            count = len(chunk)
+            self._buffer[got : got + count] = chunk
+            digest.update(chunk)
+            got += count
+            self.received += count
+            self.in_part = got
+        self.waits_since = None
+        return digest.digest()
+
+    def _refuse_damaged(self, span: Span, digest: bytes) -> None:
+        expected = span.file.partial.expects(span.first)
+        if expected is not None and digest.hex() != expected:
+            span.damaged += 1
+            raise ObjectDamaged(
+                f"{span.file.remote.key}: part {span.first} is not what the manifest says: "
+                "damaged on the way or in the bucket, or replaced after it was published"
+            )
+
+    def _refuse_to_go_on(self, cause: BaseException | None = None) -> None:
+        """Raise why we were shut, if we were: bytes read after that are worth nothing."""
+        if self._shut_because is not None:
+            raise self._shut_because from cause
+        if self._boss.stopping.is_set():
+            raise Interrupted from cause
+
+    # -- trying again ---------------------------------------------------------------------------
+    @staticmethod
+    def _is_worth_another(error: BaseException, span: Span) -> bool:
+        if type(error) is ObjectDamaged:
+            return span.damaged < MAX_DAMAGED
+        return isinstance(error, BucketUnreachable)
+
+    def _give_up_on(self, span: Span) -> Callable[[RetryCallState], bool]:
+        return lambda _: time.monotonic() - span.gained_at > self._boss.patience_s

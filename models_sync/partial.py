@@ -1,0 +1,195 @@
+"""A file on its way: preallocated under a name of its own, resumable, renamed when it is whole.
+
+`.models-sync-<file><version><writer>.part` beside the final file takes the bytes; the `.map` of
+the same name has 32 bytes for each part: the blake3 of what has landed, zeros before.  The map
+is written after the part and flushed with nothing: whoever goes on from it hashes each part that
+it claims before believing it.  So a killed process, a power cut and a lost page all cost the
+parts that are not there, and nothing else.
+
+The name holds the version, so parts of two versions never meet.  It holds the writer, so two
+writers never share a name; `adopt` takes a file over from a writer that is gone by renaming it.
+Should that writer not be gone after all, it can do no harm: under a manifest, nothing is ever
+written that has not been verified, so both write the same bytes to the same places.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from blake3 import blake3
+
+from models_sync.bucket import RemoteObject
+from models_sync.errors import PartialLost
+from models_sync.manifest import PART_BYTES, part_count
+from models_sync.names import is_own_leftover
+from models_sync.volume import named_errors, reserve, start_writing
+
+DIGEST_BYTES = 32
+_NOTHING = bytes(DIGEST_BYTES)
+_PREFIX = ".models-sync-"
+
+
+class Partial:
+    """The bytes of one file that have arrived so far.  Parts may be written from any thread."""
+
+    def __init__(self, root: Path, remote: RemoteObject, writer: str) -> None:
+        self.final = root / remote.path
+        self.part_size = part_size(remote)
+        self.parts = part_count(remote.size, self.part_size)
+        self._remote = remote
+        self._version = f"{_PREFIX}{_hash(remote.path, 8)}{_hash(_version(remote), 16)}"
+        self._part = self.final.with_name(f"{self._version}{writer}.part")
+        self._map = self._part.with_suffix(".map")
+        self._data_descriptor = self._map_descriptor = -1
+
+    def adopt(self) -> int:
+        """Go on with what another writer left of this version; the bytes that it has room for."""
+        theirs = sorted(
+            (path for path in self.final.parent.glob(f"{self._version}*.part")),
+            key=lambda path: path.stat().st_mtime_ns,
+        )
+        while theirs:
+            found = theirs.pop()
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                found.rename(self._part)
+                with contextlib.suppress(FileNotFoundError):
+                    found.with_suffix(".map").rename(self._map)
+                return min(self._part.stat().st_blocks * 512, self._remote.size)
+        return 0
+
+    def reserve(self) -> None:
+        """Make room for the whole file.
+
+        Raises:
+            VolumeFull: there is none.
+            VolumeUnwritable: the folder may not be written.
+        """
+        self.open()
+        try:
+            with named_errors(self.final):
+                reserve(self._data_descriptor, self._remote.size)
+        finally:
+            self.close()
+
+    def open(self) -> None:
+        """Open the file, and create it when it is not there yet.
+
+        Raises:
+            VolumeUnwritable: the folder may not be written.
+        """
+        with named_errors(self.final):
+            self.final.parent.mkdir(parents=True, exist_ok=True)
+            self._data_descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
+            if self.parts > 1:
+                self._map_descriptor = os.open(self._map, os.O_RDWR | os.O_CREAT, 0o644)
+
+    def landed(self) -> list[int]:
+        """Parts that an earlier attempt says have landed; each is to be hashed before use."""
+        try:
+            slots = self._map.read_bytes()
+        except OSError:
+            return []
+        return [
+            part
+            for part in range(min(self.parts, len(slots) // DIGEST_BYTES))
+            if slots[part * DIGEST_BYTES : (part + 1) * DIGEST_BYTES] != _NOTHING
+        ]
+
+    def holds(self, part: int, buffer: memoryview) -> bool:
+        """Whether the part on the disk is what the map and, if there is one, the manifest say."""
+        size = self.size_of(part)
+        with named_errors(self.final):
+            read = os.preadv(self._data_descriptor, [buffer[:size]], part * self.part_size)
+            slot = os.pread(self._map_descriptor, DIGEST_BYTES, part * DIGEST_BYTES)
+        digest = blake3(buffer[:size]).digest()
+        return read == size and digest == slot and self.expects(part) in {None, digest.hex()}
+
+    def expects(self, part: int) -> str | None:
+        """The digest that the manifest has for a part; None without a manifest."""
+        return self._remote.published.parts[part] if self._remote.published else None
+
+    def size_of(self, part: int) -> int:
+        """Bytes of a part."""
+        return min(self.part_size, self._remote.size - part * self.part_size)
+
+    def write(self, part: int, data: memoryview, digest: bytes) -> None:
+        """Put a part, verified already, where it belongs, and mark it.
+
+        Raises:
+            VolumeUnwritable: the disk does not take it.
+        """
+        offset = part * self.part_size
+        with named_errors(self.final):
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._data_descriptor, data[written:], offset + written)
+            if self._map_descriptor >= 0:
+                start_writing(self._data_descriptor, offset, len(data))
+                os.pwrite(self._map_descriptor, digest, part * DIGEST_BYTES)
+
+    def digest(self, algorithm: str) -> str:
+        """The hash of the whole file, read back: for what only a whole can be held against."""
+        with named_errors(self.final), self._part.open("rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+
+    def flush(self) -> None:
+        """Bring the bytes to the disk."""
+        with named_errors(self.final):
+            os.fsync(self._data_descriptor)
+
+    def publish(self) -> None:
+        """Give the file its name, at once and whole.  The folder is still to be flushed.
+
+        Raises:
+            PartialLost: another process took it over or removed it.
+        """
+        with named_errors(self.final):
+            try:
+                self._part.replace(self.final)
+            except FileNotFoundError as error:
+                raise PartialLost(f"{self.final}: {self._part.name} is gone") from error
+            if self.parts > 1:
+                self._map.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the files; what has landed can be gone on with."""
+        for descriptor in (self._data_descriptor, self._map_descriptor):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._data_descriptor = self._map_descriptor = -1
+
+    def discard(self) -> None:
+        """Remove the files."""
+        self._part.unlink(missing_ok=True)
+        self._map.unlink(missing_ok=True)
+
+
+def part_size(remote: RemoteObject) -> int:
+    """Bytes of each part but the last."""
+    return remote.published.part_size if remote.published else PART_BYTES
+
+
+def sweep(folder: Path, paths: set[str]) -> None:
+    """Remove what is left of earlier or other attempts at the files `paths`, all of them here now.
+
+    Only while we hold the volume's lock.  A writer that we do not know of loses its work, not
+    its correctness: it finds the finished files.
+    """
+    hashes = {_hash(path, 8) for path in paths}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # somebody else's, or gone
+        for entry in entries:
+            name = entry.name
+            if is_own_leftover(name) and name[len(_PREFIX) :][:8] in hashes:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _version(remote: RemoteObject) -> str:
+    content = remote.published.sha256 if remote.published else remote.etag
+    return f"{content}/{remote.size}/{part_size(remote)}"
+
+
+def _hash(text: str, digits: int) -> str:
+    return blake3(text.encode()).hexdigest()[:digits]

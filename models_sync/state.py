@@ -1,0 +1,156 @@
+"""What lies on the volume, as far as we know: `.models-sync.json` below the root.
+
+Only a hint that saves work.  A file whose entry is missing, stale or not believed is hashed
+again where a manifest says what it should be, and fetched again otherwise.  Beside it lies the
+last manifest that was trusted, so that files can be verified while the bucket is away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from models_sync.atomic import replace_file
+from models_sync.errors import VolumeUnwritable
+
+STATE_FILE = ".models-sync.json"
+MANIFEST_FILE = ".models-sync-manifest.json"
+SIGNATURE_FILE = ".models-sync-manifest.json.sig"
+FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file as it was when it was last known to be right."""
+
+    size: int
+    mtime_ns: int
+    """Of a whole second: file systems and their caches agree on nothing finer."""
+    etag: str | None
+    sha256: str | None
+    """As the manifest has it; None when there was no manifest."""
+    verified: bool
+    """Whether every byte was held against the manifest's digests."""
+
+    def lies_at(self, path: Path) -> bool:
+        """Whether the file at `path` has not been touched since."""
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
+
+
+class State:
+    """Which version of each file lies on the volume.  Safe to share between threads."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._path = root / STATE_FILE
+        self._lock = Lock()
+        self._entries = _read(self._path)
+        self._changed: dict[str, Entry | None] = {}
+
+    def entries(self) -> Mapping[str, Entry]:
+        """Everything that is known, by path below the root."""
+        with self._lock:
+            return dict(self._entries)
+
+    def entry(self, path: str) -> Entry | None:
+        """What is known about `path`."""
+        return self._entries.get(path)
+
+    def note(self, path: str, *, etag: str | None, sha256: str | None, verified: bool) -> None:
+        """Remember the file that now lies at `path`; `flush` writes it down.
+
+        Its time is set to a whole second, which every file system gives back as it was set.
+
+        Raises:
+            OSError: the file is not there.
+        """
+        final = self._root / path
+        second_ns = int(final.stat().st_mtime) * 1_000_000_000
+        with contextlib.suppress(PermissionError):  # another user's file; then its own time
+            os.utime(final, ns=(second_ns, second_ns))
+        found = final.stat()
+        with self._lock:
+            entry = Entry(found.st_size, found.st_mtime_ns, etag, sha256, verified)
+            self._entries[path] = self._changed[path] = entry
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Forget files that were removed; `flush` writes it down."""
+        with self._lock:
+            for path in paths:
+                self._entries.pop(path, None)
+                self._changed[path] = None
+
+    def flush(self) -> None:
+        """Write down what changed, over whatever another process wrote meanwhile.
+
+        Raises:
+            VolumeUnwritable: the root cannot be written.
+        """
+        with self._lock:
+            if not self._changed:
+                return
+            merged = _read(self._path)
+            for path, entry in self._changed.items():
+                if entry is None:
+                    merged.pop(path, None)
+                else:
+                    merged[path] = entry
+            document = {
+                "format": FORMAT,
+                "files": {path: asdict(entry) for path, entry in sorted(merged.items())},
+            }
+            data = json.dumps(document, indent=1).encode()
+            replace_file(self._path, lambda file: file.write(data))
+            self._entries = merged
+            self._changed.clear()
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    try:
+        document: Any = json.loads(path.read_bytes())
+        if document["format"] != FORMAT:
+            return {}
+        return {name: Entry(**entry) for name, entry in document["files"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}  # missing, broken or of another version: it costs work, nothing else
+
+
+def keep_manifest(root: Path, manifest: bytes, signature: bytes | None) -> None:
+    """Keep the manifest that was trusted, and its signature, beside the files.
+
+    Raises:
+        VolumeUnwritable: the root cannot be written.
+    """
+    if local_manifest(root) == (manifest, signature):
+        return
+    # The signature first: `publish` signs the previous manifest with it too.
+    if signature is None:
+        try:
+            (root / SIGNATURE_FILE).unlink(missing_ok=True)
+        except OSError as error:
+            raise VolumeUnwritable(f"{root / SIGNATURE_FILE}: {error.strerror}") from error
+    else:
+        replace_file(root / SIGNATURE_FILE, lambda file: file.write(signature))
+    replace_file(root / MANIFEST_FILE, lambda file: file.write(manifest))
+
+
+def local_manifest(root: Path) -> tuple[bytes, bytes | None] | None:
+    """The last trusted manifest and its signature, None when none was kept."""
+    try:
+        manifest = (root / MANIFEST_FILE).read_bytes()
+    except OSError:
+        return None
+    try:
+        return manifest, (root / SIGNATURE_FILE).read_bytes()
+    except OSError:
+        return manifest, None

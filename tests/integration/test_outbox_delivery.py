@@ -53,6 +53,7 @@ async def make(
     """Makes outboxes of as many workers as a test wants; all are stopped in the end."""
     monkeypatch.setattr(outbox_module, "_backoff", lambda _state: 0.05)
     monkeypatch.setattr(outbox_module, "_slowly", lambda _state: 0.05)
+    monkeypatch.setattr(outbox_module, "SETTLING_S", 0.3)
     client = ApiClient(Settings.load(environment).api)
     made: list[Outbox] = []
 
@@ -142,6 +143,20 @@ async def test_a_completion_that_times_out_after_it_was_stored_makes_one_avatar(
     api.faults = [store_and_hang]
     assert await bring(make(), job, COMPLETED)
     over.set()
+    assert requests(api) == ["PATCH", "GET"]
+    assert (api.created, api.refused_twice) == ([job], [])
+
+
+async def test_an_api_that_is_still_at_it_is_given_time_before_it_is_asked(
+    api: FakeApi, make: MakeOutbox, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.reporter.client.REQUEST_DEADLINE_S", 0.2)
+
+    async def slow(_api: FakeApi, _job_id: str, _body: dict[str, Any]) -> None:
+        await asyncio.sleep(0.3)  # after which it is stored; nobody hears the answer
+
+    api.faults = [slow]
+    assert await bring(make(), job, COMPLETED)
     assert requests(api) == ["PATCH", "GET"]
     assert (api.created, api.refused_twice) == ([job], [])
 

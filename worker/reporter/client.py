@@ -26,13 +26,21 @@ MAX_ANSWER_BYTES: Final = 1024 * 1024
 
 
 class ApiTransient(ApiUnavailable):
-    """The API did not answer, or asked to be called again later."""
+    """The API did not answer, or asked to be called again later.
+
+    Attributes:
+        retry_after_s: when it wants to be called again, if it said so.
+        may_still_act: the request was sent and not answered: the API may be at it yet.
+    """
 
     code = "API_UNAVAILABLE"
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, may_still_act: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.may_still_act = may_still_act
 
 
 class ApiMisconfigured(ApiUnavailable):
@@ -121,7 +129,10 @@ class ApiClient:
             async with asyncio.timeout(REQUEST_DEADLINE_S):
                 response = await self._bounded(method, path, content=content, headers=headers)
         except (httpx.HTTPError, TimeoutError) as error:
-            raise ApiTransient(f"The API did not answer: {type(error).__name__}") from None
+            raise ApiTransient(
+                f"The API did not answer: {type(error).__name__}",
+                may_still_act=not isinstance(error, _NEVER_SENT),
+            ) from None
         if not response.is_success:
             raise _refusal(response, f"The API answered {response.status_code} to {method} {path}")
         return response
@@ -139,6 +150,9 @@ class ApiClient:
         return httpx.Response(
             response.status_code, headers=plain, content=bytes(received), request=response.request
         )
+
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 def _refusal(response: httpx.Response, said: str) -> ApiUnavailable:

@@ -48,6 +48,8 @@ POLL_S: Final = 2.0
 KEEP_FOR_S: Final = 24 * 3600.0
 """A report that the API did not take for so long is parked."""
 LONGEST_RETRY_AFTER_S: Final = 3600.0
+SETTLING_S: Final = 3.0
+"""After a request that was sent and not answered: time for the API to finish it before GET."""
 CHECK_AFTER_S: Final = 90.0
 """When a completion is looked at once more: BullMQ's lock has run out for any other worker."""
 CONCURRENCY: Final = 4
@@ -344,4 +346,7 @@ def _wait_s(error: ApiUnavailable, attempts: int) -> float:
         return min(error.retry_after_s, LONGEST_RETRY_AFTER_S) + random.uniform(0.0, 1.0)  # noqa: S311 - no secret
     state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
     state.attempt_number = attempts
-    return _slowly(state) if isinstance(error, ApiMisconfigured) else _backoff(state)
+    if isinstance(error, ApiMisconfigured):
+        return _slowly(state)
+    settling_s = SETTLING_S if isinstance(error, ApiTransient) and error.may_still_act else 0.0
+    return settling_s + _backoff(state)

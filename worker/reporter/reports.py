@@ -117,7 +117,7 @@ class JobReports:
                 await self._api.patch(self._job_id, update)
             except ApiUnavailable as error:
                 # The API may act on it even so, and after the final report.
-                self._unanswered |= isinstance(error, ApiTransient)
+                self._unanswered |= isinstance(error, ApiTransient) and error.may_still_act
                 log.warning("progress.not_delivered", percent=update.progress, why=error.message)
 
     async def _drain(self) -> None:

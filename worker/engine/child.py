@@ -68,35 +68,40 @@ class Child:
         Raises:
             EngineCrashed: the program could not be started.
         """
-        names = ("messages", "stdout", "stderr")
-        commands_in, commands_out = os.pipe()
-        pipes = {name: os.pipe() for name in names}
-        writes = {name: write for name, (_, write) in pipes.items()}
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(commands_in),
-                str(writes["messages"]),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=writes["stdout"],
-                stderr=writes["stderr"],
-                pass_fds=(commands_in, writes["messages"]),
-                env=environment,
-                # A group of its own: Ctrl-C is for the worker alone, and one kill ends them all.
-                start_new_session=True,
+        # `theirs` are closed here in any case, `ours` only if we do not get to the end.
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            outputs: dict[str, _Output] = {}
+            fds: list[int] = []
+            for name in ("messages", "stdout", "stderr"):
+                read, write = os.pipe()
+                theirs.callback(os.close, write)
+                fds.append(write)
+                outputs[name] = await _Output.of(read)
+                ours.callback(outputs[name].transport.close)
+            commands_fd, write = os.pipe()
+            theirs.callback(os.close, commands_fd)
+            commands, _ = await asyncio.get_running_loop().connect_write_pipe(
+                asyncio.BaseProtocol, os.fdopen(write, "wb", 0)
             )
-        except OSError as error:
-            for fd in (commands_out, *(read for read, _ in pipes.values())):
-                os.close(fd)
-            raise EngineCrashed(f"The engine process could not be started: {error}") from None
-        finally:
-            for fd in (commands_in, *writes.values()):
-                os.close(fd)
-        writer, _ = await asyncio.get_running_loop().connect_write_pipe(
-            asyncio.BaseProtocol, os.fdopen(commands_out, "wb", 0)
-        )
-        outputs = {name: await _Output.of(read) for name, (read, _) in pipes.items()}
-        return cls(process, writer, outputs, limits)
+            ours.callback(commands.close)
+            messages_fd, stdout_fd, stderr_fd = fds
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    str(commands_fd),
+                    str(messages_fd),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=stdout_fd,
+                    stderr=stderr_fd,
+                    pass_fds=(commands_fd, messages_fd),
+                    env=environment,
+                    # A group of its own: Ctrl-C is for the worker alone, one kill ends them all.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise EngineCrashed(f"The engine process could not be started: {error}") from None
+            ours.pop_all()
+        return cls(process, commands, outputs, limits)
 
     @property
     def pid(self) -> int:

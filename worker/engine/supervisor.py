@@ -116,9 +116,7 @@ class Engine:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
-        child, self._child = self._child, None
-        if child is not None:
-            await child.end()
+        await self._end_child()
 
     async def run(
         self,
@@ -228,9 +226,7 @@ class Engine:
         while True:
             await self._needs_child.wait()
             self._needs_child.clear()
-            child, self._child = self._child, None
-            if child is not None:
-                await child.end()
+            await self._end_child()
             self._become(EngineState.STARTING)
             try:
                 await self._set_up()
@@ -250,6 +246,11 @@ class Engine:
                 self._needs_child.set()
             else:
                 deaths = failures = 0
+
+    async def _end_child(self) -> None:
+        if self._child is not None:
+            await self._child.end()
+            self._child = None
 
     async def _set_up(self) -> None:
         self._child = child = await Child.spawn(self._command, self._environment, self._limits)

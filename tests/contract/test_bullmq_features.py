@@ -233,12 +233,13 @@ async def test_a_child_of_a_flow_gives_its_value_or_its_failure_to_its_parent(
             (done,) = await wait(node, parents, good["id"])
             assert list(done["returnvalue"].values()) == [{"attempt": 1, "n": 7}]
             # The parent's own worker fails it, at the request that is left in the job; 5.25.0
-            # does not know that request and runs the parent.
+            # does not know that request and runs the parent, nor has it continueParentOnFailure.
             knows = node.flavour != "bullmq5min"
             for options, expected in (
                 ({"failParentOnFailure": True}, "failed" if knows else "completed"),
                 ({"ignoreDependencyOnFailure": True}, "completed"),
                 ({"removeDependencyOnFailure": True}, "completed"),
+                *([({"continueParentOnFailure": True}, "completed")] if knows else []),
             ):
                 bad = await node("flow", queue, tree=family("refuse", **options))
                 await wait(node, parents, bad["id"])
@@ -401,3 +402,30 @@ async def test_the_producers_trace_arrives(
         plain = await add(node, queue, n=2)
         await wait(node, queue, traced, plain)
     assert [one.trace for one in doer.taken] == [trace, None]
+
+
+async def test_a_global_rate_limit_is_kept(
+    node: NodeClient, settings: QueueSettings, queue: str, doer: Doer
+) -> None:
+    if node.flavour == "bullmq5min":
+        pytest.skip("5.25.0 has no such method")
+    await node("queue", queue, method="setGlobalRateLimit", args=[1, 300])
+    async with consuming(settings, doer, taking=False) as consumer:
+        ids = [await add(node, queue, n=n) for n in range(3)]
+        consumer.open()
+        await wait(node, queue, *ids)
+    began = [await node("field", queue, id=one, name="processedOn") for one in ids]
+    assert began[2] - began[0] >= 600 - 5  # two windows; two clocks
+
+
+async def test_a_job_scheduler_runs_once_only(
+    node: NodeClient, settings: QueueSettings, queue: str, doer: Doer
+) -> None:
+    """A gap of the package: Node's worker adds the next job.  If this fails, the gap is closed."""
+    template = {"name": "avatar_build", "data": {"n": 1}}
+    async with consuming(settings, doer):
+        every = {"every": 200}
+        await node("queue", queue, method="upsertJobScheduler", args=["s", every, template])
+        await doer.until(lambda: len(doer.finished) == 1)
+        with pytest.raises(TimeoutError):
+            await doer.until(lambda: len(doer.taken) == 2, timeout_s=0.6)

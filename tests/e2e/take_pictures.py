@@ -1,6 +1,7 @@
-"""Take the README's pictures of the page: `python tests/e2e/take_pictures.py`.
+"""Take the pictures of the pages: `python tests/e2e/take_pictures.py`.
 
-Starts the demo, measures the sample person and writes docs/images/page-{wide,phone}.png.
+Starts the demo, measures the sample person and writes docs/images/page-{wide,phone}.png, and the
+worker's status page while it does so, docs/images/status-page.png.
 """
 
 from __future__ import annotations
@@ -56,12 +57,26 @@ def take(browser: Browser, url: str) -> None:
     phone.close()
 
 
+def take_status(browser: Browser, url: str, status_url: str) -> None:
+    """Take the worker's own page while a second job runs."""
+    shop = browser.new_page()
+    shop.goto(url)
+    page = browser.new_page(viewport={"width": 1000, "height": 700})
+    page.goto(status_url)
+    shop.click("#sample")
+    page.get_by_text("· engine ·").wait_for()
+    save(page.screenshot(), "status-page.png")
+    page.close()
+    shop.close()
+
+
 def main() -> None:
     """Run the demo for as long as the pictures take."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with started_demo() as demo, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         take(browser, demo.api.url)
+        take_status(browser, demo.api.url, demo.status_url)
         browser.close()
 
 

@@ -57,6 +57,8 @@ class Demo:
     stack: EmbeddedStack
     api: ApiServer
     worker: Server
+    status_url: str
+    """The worker's own page."""
 
 
 def run_demo(*, once: bool, data_dir: Path | None, port: int | None, open_browser: bool) -> int:
@@ -122,17 +124,17 @@ def started_demo(*, data_dir: Path | None = None, port: int | None = None) -> It
             )
         )
         status.update("Starting the worker …")
-        worker = _worker(stack, api, token)
+        worker_port = free_port()
+        worker = _worker(stack, api, token, worker_port)
         running.callback(worker.stop, timeout_s=WORKER_STOP_SECONDS)
         worker.spawn()
         worker.wait_ready(timeout_s=WORKER_START_SECONDS, poll_s=0.1)
         status.stop()
-        yield Demo(stack, api, worker)
+        yield Demo(stack, api, worker, f"http://{HOST}:{worker_port}/")
 
 
-def _worker(stack: EmbeddedStack, api: ApiServer, token: str) -> Server:
+def _worker(stack: EmbeddedStack, api: ApiServer, token: str, port: int) -> Server:
     """`avatar-worker run` with the contract's variables, and nothing of our own environment."""
-    port = free_port()
     jobs = stack.data_dir / "jobs"
     jobs.mkdir(exist_ok=True)
 
@@ -185,6 +187,7 @@ def _run_until_stopped(demo: Demo, *, open_browser: bool) -> Never:
         Panel(
             f"[bold]{demo.api.url}[/bold]\n\n"
             "Drop a photo of a standing person, or try the sample person.\n"
+            f"The worker's own page: {demo.status_url}\n"
             "Ctrl-C ends everything.",
             title="Your body, measured from a photo",
             title_align="left",

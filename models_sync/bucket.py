@@ -175,8 +175,13 @@ class Bucket:
             raise TransferCut(f"{about}{error}") from error
 
 
-def make_client(settings: SyncSettings, *, read_s: float) -> Minio:
-    """A client whose calls end: 5 s to connect, `read_s` without a byte; it repeats nothing."""
+def make_client(
+    settings: SyncSettings, *, read_s: float, retries: urllib3.Retry | bool = False
+) -> Minio:
+    """A client whose calls end: 5 s to connect, `read_s` without a byte.
+
+    It repeats nothing by itself.
+    """
     endpoint, secure = host_of(settings)
     return Minio(
         endpoint,
@@ -184,7 +189,7 @@ def make_client(settings: SyncSettings, *, read_s: float) -> Minio:
         secret_key=settings.minio_secret_key.get_secret_value(),
         secure=secure,
         region=REGION,
-        http_client=make_pool(secure=secure, read_s=read_s),
+        http_client=make_pool(secure=secure, read_s=read_s, retries=retries),
     )
 
 
@@ -196,13 +201,15 @@ def host_of(settings: SyncSettings) -> tuple[str, bool]:
     return host.rstrip("/"), scheme == "https"
 
 
-def make_pool(*, secure: bool, read_s: float) -> urllib3.PoolManager:
+def make_pool(
+    *, secure: bool, read_s: float, retries: urllib3.Retry | bool = False
+) -> urllib3.PoolManager:
     """Connections of `make_client`."""
     pool: dict[str, Any] = {"ssl_context": _authorities()} if secure else {}
     return urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
         maxsize=MAX_CONNECTIONS,
-        retries=False,
+        retries=retries,
         **pool,
     )
 

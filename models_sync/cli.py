@@ -1,130 +1,237 @@
-"""`models-sync`: bring missing weights from the private bucket to the volume."""
+"""`models-sync`: every verb.  What a verb needs is imported inside it: a pull starts at once."""
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
-import time
-from threading import Event
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.progress import (
-    Progress as Bar,
-)
-from rich.table import Table
 
-from models_sync.errors import SyncError
-from models_sync.progress import Progress
-from models_sync.settings import SyncSettings
-from models_sync.transfer import prepare
-from models_sync.transfer import pull as transfer
+from models_sync.cli_publisher import publisher
+from models_sync.console import (
+    AsJson,
+    print_json,
+    print_table,
+    report,
+    shown,
+    size_text,
+    stoppable,
+)
+from models_sync.errors import SyncError, SyncSettingsError, WeightsIncomplete
+from models_sync.settings import SyncSettings, VolumeSettings
 
 app = typer.Typer(
     help=(
-        "Bring model weights from a private S3 bucket to a volume.\n\n"
-        "Configured by MODEL_SYNC_* variables. Exit codes: 0 done, 2 settings, 3 refused, "
-        "4 unreachable, 5 unsafe name, 6 damaged, 7 volume, 8 nothing there."
+        "Bring model weights from a private S3 bucket to a volume: verified, never half.\n\n"
+        "Configured by MODEL_SYNC_* variables (docs/howto/models.md). On a terminal you see a "
+        "bar; otherwise a line each ten seconds. Every error has a name, advice and an exit "
+        "code: 0 done, 2 a variable or an option is wrong, 130 or 143 stopped by a signal (run "
+        "again: it goes on); `models-sync exit-codes` lists the rest."
     ),
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
-LOG_EVERY_S = 10.0
 
 
 @app.command()
 def plan(as_json: AsJson = False) -> None:
-    """Show what a pull would fetch, why and how much."""
+    """Show what a pull would fetch, why and how much. Writes nothing."""
+    from models_sync.transfer import prepare
+
     planned = prepare(SyncSettings.load())
     if as_json:
-        typer.echo(json.dumps(planned.as_dict()))
+        print_json(planned.as_dict())
         return
-    table = Table("file", "size", "why", title=f"{_size(planned.total_bytes)} to fetch")
-    for item in (*planned.fetch, *planned.check):
-        table.add_row(item.remote.path, _size(item.remote.size), item.reason)
-    Console().print(table)
-    Console().print(f"{len(planned.present)} files are here already ({planned.trust}).")
+    rows = [
+        (item.remote.path, size_text(item.remote.size), f"{what}: {item.reason}")
+        for what, items in (("fetch", planned.fetch), ("check", planned.check))
+        for item in items
+    ]
+    print_table(("file", "size", "why"), rows)
+    typer.echo(
+        f"{size_text(planned.total_bytes)} in {len(planned.fetch)} files to fetch, "
+        f"{len(planned.check)} files to check, {len(planned.present)} are here ({planned.trust})."
+    )
 
 
 @app.command()
 def pull(as_json: AsJson = False) -> None:
-    """Fetch what is missing; what is there already is left alone."""
-    cancel = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: cancel.set())
+    """Fetch what is missing; go on where an earlier pull stopped. What is there is left alone."""
+    from models_sync.transfer import pull as transfer
+
     settings = SyncSettings.load()
-    if sys.stderr.isatty():
-        with Bar(
-            TextColumn("models {task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        ) as bar:
-            task = bar.add_task("", total=None)
-
-            def show(progress: Progress) -> None:
-                bar.update(
-                    task,
-                    description=str(progress.phase),
-                    completed=progress.done_bytes,
-                    total=progress.total_bytes,
-                )
-
-            report = transfer(settings, show, cancel)
-    else:
-        report = transfer(settings, _LogLines(), cancel)
+    with stoppable() as cancel, shown() as show:
+        pulled = transfer(settings, show, cancel)
     if as_json:
-        typer.echo(json.dumps(report.as_dict()))
+        print_json(pulled.as_dict())
+        return
+    typer.echo(
+        f"{len(pulled.fetched)} files ({size_text(pulled.fetched_bytes)}) fetched in "
+        f"{pulled.seconds:.1f} s, {len(pulled.present) + len(pulled.adopted)} were here already; "
+        f"{settings.local_root} is complete ({pulled.trust})."
+    )
+
+
+@app.command()
+def verify(
+    full: Annotated[bool, typer.Option("--full", help="Hash every byte again.")] = False,
+    bucket: Annotated[
+        bool,
+        typer.Option("--bucket", help="Hold the files against the bucket's manifest; with --full."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether the files are what was published; without --full by size, time and record.
+
+    Needs no bucket: the manifest that the last pull trusted lies beside the files.
+    """
+    from models_sync.verify import verify_full, verify_quick
+
+    settings = VolumeSettings.load()
+    if full or bucket:
+        manifest = _manifest_of_bucket() if bucket else None
+        with stoppable() as cancel, shown() as show:
+            found = verify_full(settings, manifest, show, cancel)
+        bad, good = list(found.bad), f"{len(found.good)} files hold what was published."
     else:
-        typer.echo(
-            f"{len(report.fetched)} files ({_size(report.fetched_bytes)}) fetched in "
-            f"{report.seconds:.1f} s, {len(report.present) + len(report.adopted)} were here "
-            f"already; {settings.local_root} is complete ({report.trust})."
+        bad, good = verify_quick(settings), "Every file is there, as it was when it was verified."
+    if as_json:
+        print_json(
+            {"bad": [{"path": file.path, "why": file.why, "size": file.size} for file in bad]}
         )
+    if bad:
+        names = "".join(f"\n  {file}" for file in bad)
+        raise WeightsIncomplete(f"below {settings.local_root}:{names}")
+    if not as_json:
+        typer.echo(good)
 
 
-class _LogLines:
-    """A line each ten seconds, where nobody watches a bar."""
+@app.command()
+def prune(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
+    older_than_h: Annotated[
+        float, typer.Option("--older-than", help="Hours before a partial file is given up.", min=0)
+    ] = 24.0,
+    as_json: AsJson = False,
+) -> None:
+    """Remove files of ours that are no longer published, and what given-up pulls left."""
+    from models_sync.prune import plan_prune
+    from models_sync.prune import prune as remove
 
-    def __init__(self) -> None:
-        self._next = time.monotonic() + LOG_EVERY_S
-
-    def __call__(self, progress: Progress) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + LOG_EVERY_S
-        typer.echo(
-            f"models: {progress.phase} {_size(progress.done_bytes)} of "
-            f"{_size(progress.total_bytes)} {progress.waiting_for}",
-            err=True,
+    settings = VolumeSettings.load()
+    found = plan_prune(settings, stale_after_s=older_than_h * 3600)
+    if as_json:
+        print_json(
+            {
+                "remove": [
+                    {"path": str(file.path), "size": file.size, "why": file.why}
+                    for file in found.remove
+                ],
+                "kept": list(found.kept),
+                "totalBytes": found.total_bytes,
+                "removed": yes and not dry_run,
+            }
         )
+    else:
+        rows = [(str(file.path), size_text(file.size), file.why) for file in found.remove]
+        print_table(("file", "size", "why"), rows)
+        for name in found.kept:
+            typer.echo(f"kept, because somebody changed it: {name}")
+        typer.echo(f"{size_text(found.total_bytes)} in {len(found.remove)} files can go.")
+    if dry_run or not (found.remove or found.forget):
+        return
+    if not yes and found.remove:
+        if as_json or not sys.stdin.isatty():
+            raise SyncSettingsError("nobody is there to be asked: pass --yes, or --dry-run")
+        typer.confirm("Remove them?", abort=True)
+    remove(settings, found)
 
 
-def _size(count: int) -> str:
-    amount = float(count)
-    for unit in ("B", "kB", "MB"):
-        if abs(amount) < 1000:
-            return f"{amount:.0f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
+@app.command()
+def place(
+    copy: Annotated[bool, typer.Option(help="Copy even where links work.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put PIXIE's and SAM 2's files where their code looks, and convert SMPL-X's pickles.
+
+    PIXIE's go to $PIXIE_MODEL_DIR/data, SAM 2's to $SAM3DBODY_SEGMENTOR_PATH/checkpoints.
+    """
+    from models_sync.place import place as bring
+
+    done = bring(VolumeSettings.load(), copy=copy)
+    if as_json:
+        print_json(
+            {
+                "files": [
+                    {"source": str(file.source), "target": str(file.target), "how": file.how}
+                    for file in done.files
+                ],
+                "converted": [str(file.target) for file in done.converted],
+                "skipped": list(done.skipped),
+            }
+        )
+        return
+    for made in done.converted:
+        typer.echo(f"converted {made.source} to {made.target}")
+    for file in done.files:
+        typer.echo(f"{file.how:6} {file.target} ← {file.source}")
+    for line in done.skipped:
+        typer.echo(f"skipped: {line}")
+
+
+@app.command("convert-smplx")
+def convert_smplx(
+    source: Annotated[Path, typer.Argument(help="SMPLX_*.pkl, or an .npz that holds objects.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; the same name with .npz.")] = None,
+    force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn an official body model into an .npz of numbers alone; nothing in it is run."""
+    from models_sync.convert import convert_smplx as convert
+
+    done = convert(source, out, overwrite=force)
+    if as_json:
+        shapes = {name: list(shape) for name, shape in done.shapes.items()}
+        print_json({"target": str(done.target), "arrays": shapes, "leftOut": list(done.left_out)})
+        return
+    rows = [(name, "×".join(map(str, shape))) for name, shape in done.shapes.items()]
+    print_table(("array", "shape"), rows)
+    typer.echo(f"{done.target} written; left out, no numbers: {', '.join(done.left_out) or '-'}")
+
+
+@app.command("exit-codes")
+def exit_codes() -> None:
+    """List every exit code, what it means and what to do."""
+    from models_sync.errors import exit_codes as known
+
+    for code, kinds in known().items():
+        for kind in kinds:
+            meaning = (kind.__doc__ or "").splitlines()[0]
+            typer.echo(f"{code:3}  {kind.__name__}: {meaning}\n     {kind.advice}")
+
+
+def _manifest_of_bucket() -> Any:
+    from models_sync.bucket import Bucket
+    from models_sync.errors import ManifestAbsent
+    from models_sync.manifest import Manifest
+    from models_sync.plan import read_wanted
+
+    settings = SyncSettings.load()
+    wanted = read_wanted(Bucket(settings), settings)
+    if wanted.manifest is None:
+        raise ManifestAbsent(f"{settings.minio_bucket} has no manifest: publish it with ours")
+    return Manifest.from_bytes(wanted.manifest)
+
+
+app.add_typer(publisher)
 
 
 def main() -> None:
-    """Run the command line; an error is a sentence and an exit code, never a traceback."""
+    """Run the command line; an error is a sentence, advice and an exit code, never a traceback."""
     try:
         app()
     except SyncError as error:
-        typer.echo(f"{type(error).__name__}: {error.message}\n{error.advice}", err=True)
+        report(error, as_json="--json" in sys.argv)
         raise SystemExit(error.exit_code) from None

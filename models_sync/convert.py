@@ -123,3 +123,15 @@ def _npy_array(file: IO[bytes]) -> Array | None:
         return None
     array = np.frombuffer(file.read(), dtype=dtype)
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+def refuse_unsafe_pickle(path: Path) -> None:
+    """Pass when a pickle holds arrays and nothing that loading it would run.
+
+    Raises:
+        PickleRefused: it names more.
+    """
+    try:
+        pickles.load(path.read_bytes())
+    except PickleRefused as error:
+        raise PickleRefused(f"{path}: {error.message}") from error

@@ -37,6 +37,7 @@ A class's docstring is its default message; `advice` says what to do next; `exit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -281,3 +282,17 @@ class ManifestAbsent(ManifestInvalid):
     """No manifest is kept beside the files, so nobody knows what they should be."""
 
     advice = "Run `models-sync pull` once, or hold them against the bucket's: `verify --bucket`."
+
+
+def exit_codes() -> dict[int, list[type[SyncError]]]:
+    """Every exit code of `models-sync`, and the errors that end with it."""
+
+    def family(kind: type[SyncError]) -> Iterator[type[SyncError]]:
+        yield kind
+        for child in kind.__subclasses__():
+            yield from family(child)
+
+    codes: dict[int, list[type[SyncError]]] = {}
+    for kind in family(SyncError):
+        codes.setdefault(kind.exit_code, []).append(kind)
+    return dict(sorted(codes.items()))

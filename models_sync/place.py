@@ -19,11 +19,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Protocol
 
-from models_sync import pickles
 from models_sync.atomic import OUR_PREFIX, cannot_write, partial_name, replace_file
-from models_sync.convert import PICKLE_SUFFIXES, Converted, convert_smplx
+from models_sync.convert import PICKLE_SUFFIXES, Converted, convert_smplx, refuse_unsafe_pickle
 from models_sync.errors import (
-    PickleRefused,
     PlacementBlocked,
     PlacementMissing,
     VolumeReadOnly,
@@ -158,7 +156,7 @@ def _convert_pickles(folder: Path) -> Iterator[Converted]:
 # ---------------------------------------------------------------- one file
 def _place_file(source: Path, target: Path, root: Path, *, copy: bool) -> Placed:
     if source.suffix.lower() in PICKLE_SUFFIXES:
-        _look_at_pickle(source)
+        refuse_unsafe_pickle(source)
     ledger = Ledger(target.parent)
     if _is_in_place(source, target, ledger):
         return Placed(source, target, How.THERE)
@@ -232,15 +230,3 @@ def _same_bytes(one: Path, other: Path) -> bool:
             if chunk != right.read(_CHUNK_BYTES):
                 return False
     return True
-
-
-def _look_at_pickle(path: Path) -> None:
-    """Refuse a pickle that would do more than hold arrays when a vendor's code loads it.
-
-    Raises:
-        PickleRefused: it names more.
-    """
-    try:
-        pickles.load(path.read_bytes())
-    except PickleRefused as error:
-        raise PickleRefused(f"{path}: {error.message}") from error

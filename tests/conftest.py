@@ -20,8 +20,11 @@ from typing import Any
 import httpx
 import pytest
 
+from models_sync.access import reader_policy
+from models_sync.settings import VolumeSettings
 from tests.fakes.api import FakeApi, serve_api
 from tests.producer import Producer
+from tests.seaweed import MODELS_BUCKET, MODELS_READER, SeaweedFS
 from worker.demo.stack import EmbeddedStack
 from worker.lifecycle import Worker
 from worker.settings import Settings
@@ -35,6 +38,13 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def stack() -> Iterator[EmbeddedStack]:
     with EmbeddedStack() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedFS]:
+    """The other S3 server, with the read-only user of docs/howto/models.md."""
+    with SeaweedFS({MODELS_READER: reader_policy(VolumeSettings(), MODELS_BUCKET)}) as running:
         yield running
 
 

@@ -201,6 +201,27 @@ async def test_several_slots_do_several_jobs_and_are_one_worker(
     assert doer.most_at_once == 3
 
 
+async def test_slots_come_and_go_while_jobs_run(
+    node: NodeClient, settings: QueueSettings, queue: str, doer: Doer
+) -> None:
+    """As many as there are usable engines; a job in hand is left alone."""
+    async with consuming(settings, doer, concurrency=2) as consumer:
+        ids = [await add(node, queue, "wait", n=n) for n in range(4)]
+        await doer.until(lambda: doer.at_once == 2)
+        consumer.open(1)
+        doer.let_go.set()
+        await doer.until(lambda: len(doer.finished) == 2)
+        doer.let_go.clear()
+        await doer.until(lambda: len(doer.taken) == 3)
+        with pytest.raises(TimeoutError):
+            await doer.until(lambda: len(doer.taken) > 3, timeout_s=0.4)
+        consumer.open(5)  # while the one is still busy
+        await doer.until(lambda: doer.at_once == 2)
+        doer.let_go.set()
+        await wait(node, queue, *ids)
+    assert doer.most_at_once == 2
+
+
 async def test_a_paused_queue_gives_nothing_and_keeps_everything(
     node: NodeClient, settings: QueueSettings, queue: str, doer: Doer
 ) -> None:
@@ -291,7 +312,7 @@ async def take_and_die(settings: QueueSettings) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bull, "LOCK_MS", 150)
         victim = BullWorker(settings, never, never)
-    victim.may_take.set()
+    victim.set_slots(1)
     try:
         job = await victim.moveToActive("a worker that died")
         assert job is not None

@@ -60,14 +60,14 @@ def failure(error: AvatarError) -> Exception:
 
 
 class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no types
-    """The package's worker with a gate, short polls, and connections and locks of our making.
+    """The package's worker with slots, short polls, and connections and locks of our making.
 
     Args:
         settings: where the queue is.
         processor: does a job.
         stalled_out: called with a job that stalled too often, before it is failed; False leaves
             the job alone.
-        concurrency: how many jobs at a time.
+        concurrency: how many jobs at a time at most; `set_slots` says how many, at first none.
     """
 
     def __init__(
@@ -111,7 +111,10 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         self._put_back = self.client.register_script(loadScript("moveJobFromActiveToWait-9.lua"))
         self._stalled_out = stalled_out
         self._in_hand: dict[str, asyncio.Event] = {}
-        self.may_take = asyncio.Event()
+        self.slots = 0
+        """How many jobs may be in hand at once; 0 takes none."""
+        self._tokens: set[str] = set()
+        self._room_changed = asyncio.Event()
         self.answered_at = time.monotonic()
         self.on("locksRenewed", lambda _renewed: self.note_round_trip())
 
@@ -124,6 +127,16 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         await self.redisConnection.getRedisVersion()
         await self.blockingRedisConnection.getRedisVersion()
         self.note_round_trip()
+
+    def set_slots(self, slots: int) -> None:
+        """Take jobs while fewer than `slots` are in hand; those in hand are left alone."""
+        self.slots = slots
+        self._room_changed.set()
+
+    def take_no_more(self) -> None:
+        """Begin to close: nothing more is taken, and the loop ends with the last job."""
+        self.closing = True
+        self._room_changed.set()
 
     def note_round_trip(self) -> None:
         """Note that Redis answered just now."""
@@ -160,16 +173,28 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         return min(float(super().getBlockTimeout(block_until)), LONGEST_POLL_S)
 
     async def moveToActive(self, token: str) -> bullmq.Job | None:  # noqa: N802 - same
-        """Take the next job, when jobs may be taken."""
-        await self.may_take.wait()
+        """Take the next job, when there is room for it."""
+        while len(self._tokens) >= self.slots and not self.closing:
+            self._room_changed.clear()
+            await self._room_changed.wait()
         if self.closing:
             return None
-        asked_at = time.monotonic()
-        job = await super().moveToActive(token)
+        self._tokens.add(token)
+        job = None
+        try:
+            asked_at = time.monotonic()
+            job = await super().moveToActive(token)
+        finally:
+            if job is None:
+                self._give_room(token)
         self.note_round_trip()
         if job is not None:
             self.lockManager.taken_at[job.id] = asked_at
         return job
+
+    def _give_room(self, token: str) -> None:
+        self._tokens.discard(token)
+        self._room_changed.set()
 
     async def processJob(self, job: bullmq.Job, token: str) -> None:  # noqa: N802 - same
         """Do a job, or tell of one that stalled too often before the package fails it."""
@@ -187,6 +212,7 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         finally:
             self.lockManager.untrack_job(job.id)
             del self._in_hand[job.id]
+            self._give_room(token)
             over.set()
 
 

@@ -94,16 +94,21 @@ class Consumer:
         self._run = asyncio.create_task(worker.run(), name="consumer")
         return self._run
 
-    def open(self) -> None:
-        """Take jobs."""
+    def open(self, slots: int | None = None) -> None:
+        """Take jobs.
+
+        Args:
+            slots: how many at a time, from now on: as many as engines are usable.  More than
+                `concurrency` is that; None is `concurrency`.
+        """
         if self._worker is not None:
-            self._worker.may_take.set()
+            self._worker.set_slots(self._concurrency if slots is None else slots)
             self._worker.note_round_trip()
 
     def close_gate(self) -> None:
         """Take no further jobs until `open`."""
-        if self._worker is not None and not self._stopping:
-            self._worker.may_take.clear()
+        if self._worker is not None:
+            self._worker.set_slots(0)
 
     @property
     def active_jobs(self) -> int:
@@ -114,7 +119,7 @@ class Consumer:
     def is_taking(self) -> bool:
         """Whether the loop runs and the gate is open."""
         running = self._run is not None and not self._run.done()
-        return running and self._worker is not None and self._worker.may_take.is_set()
+        return running and self._worker is not None and self._worker.slots > 0
 
     @property
     def last_round_trip_s(self) -> float:
@@ -130,8 +135,7 @@ class Consumer:
         if self._worker is None or self._run is None:
             return
         self._stopping = True
-        self._worker.closing = True
-        self._worker.may_take.set()  # wakes whoever waits there, to find that all is over
+        self._worker.take_no_more()
         running = [job.work for job in self._jobs.values()]
         if running and drain_s > 0:
             log.info("consumer.draining", jobs=len(running), seconds=drain_s)

@@ -6,6 +6,8 @@ Each test runs with Node's oldest supported release, the latest 5.x and the late
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -300,6 +302,22 @@ async def test_what_stopping_puts_back_is_first_again_and_unburned(
         await wait(node, queue, plain, urgent, *later)
     assert [one.data["n"] for one in doer.taken] == [1, 3, 2, 4]
     assert {one.attempt for one in doer.taken} == {1}
+
+
+async def test_the_documentations_way_to_cancel_works(
+    node: NodeClient, settings: QueueSettings, queue: str, doer: Doer
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "bullmq.md").read_text()
+    (code,) = re.findall(r"```js\n(.*?)```", page, flags=re.DOTALL)
+    async with consuming(settings, doer):
+        job = await add(node, queue, "wait", n=1, attempts=3)
+        await doer.until(lambda: doer.at_once == 1)
+        code = code.replace("avatar_build-worker", f"{queue}-worker")
+        await node("snippet", queue, code=code, jobId="c1")
+        (failed,) = await wait(node, queue, job)
+    assert failed["error"] == "CANCELLED: The job was cancelled: The customer closed the page."
+    assert (await node("job", queue, id=job))["attemptsMade"] == 1
+    assert len(doer.told) == 1
 
 
 # ---------------------------------------------------------------- while the queue is paused

@@ -11,11 +11,13 @@ from typing import Any
 import bullmq
 import pytest
 from bullmq.custom_errors import UnrecoverableError, WaitingChildrenError
+from bullmq.lock_manager import LockManager
 from bullmq.redis_connection import RedisConnection, loadScript
-from bullmq.scripts import Scripts
+from bullmq.scripts import Scripts, raw2NextJobData
 
 from worker.consumer.bull import BullWorker, _Scripts
 from worker.consumer.connection import connect
+from worker.consumer.locks import LockKeeper
 from worker.consumer.retries import settle_retry_policy
 from worker.consumer.worker import Consumer
 from worker.demo.stack import EmbeddedStack
@@ -65,6 +67,49 @@ def test_what_we_override_is_called_with_what_we_expect() -> None:
     assert issubclass(UnrecoverableError, Exception)
 
 
+def test_the_locks_that_we_keep_are_the_ones_that_the_package_asks_for() -> None:
+    worker, job = inspect.getsource(bullmq.Worker), inspect.getsource(bullmq.Job)
+    for used in (
+        "self.lockManager.start()",
+        "self.lockManager.track_job(",
+        "self.lockManager.untrack_job(job.id)",
+        "await self.lockManager.close()",
+        "self.lockManager.cancel_all_jobs(",
+        "await self.scripts.moveToCompleted(",
+        "self.processJob(job, job.token)",
+        "job_instance = await self.moveToActive(token)",
+    ):
+        assert used in worker, used
+    assert "self.scripts = queue.scripts" in job
+    keeper = inspect.getsource(LockManager)
+    assert "self._renewal_task = asyncio.ensure_future(self._renewal_loop())" in keeper
+    assert "self.tracked_jobs[job_id] = {" in keeper
+    assert list(inspect.signature(LockManager.track_job).parameters) == [
+        *("self", "job_id", "token", "ts", "should_create_controller"),
+    ]
+    assert list(inspect.signature(Scripts.extendJobLocks).parameters) == [
+        *("self", "job_ids", "tokens", "duration"),
+    ]
+
+
+def test_the_scripts_take_what_we_give_them() -> None:
+    take = loadScript("moveToActive-11.lua").replace("  ", " ")
+    keys = "wait active prioritized events stalled limiter delayed paused meta pc marker"
+    assert f"keys = self.getKeys({keys.split()!s})".replace(" ", "") in (
+        inspect.getsource(Scripts.moveToActive).replace(" ", "").replace("\n", "")
+    )
+    assert "opts - name - worker name" in take
+    assert 'table.insert(optionalValues, "pb")' in take
+    assert 'if ARGV[6] == "0" then' in loadScript("moveToDelayed-12.lua")
+    assert '"1" if opts.get("skipAttempt") else "0"' in inspect.getsource(Scripts.moveToDelayedArgs)
+    assert list(inspect.signature(Scripts.moveToFinished).parameters) == [
+        *("self", "job_id", "keys", "args"),
+    ]
+    assert raw2NextJobData([["name", "n"], "7", 0, 0]) == [{"name": "n"}, "7", 0, 0]
+    for write in (Scripts.moveToDelayed, Scripts.retryJob, Scripts.moveToFinished):
+        assert inspect.iscoroutinefunction(write)
+
+
 async def test_the_worker_has_the_settings_that_held_up(settings: QueueSettings) -> None:
     worker = BullWorker(settings, never, never)
     try:
@@ -76,6 +121,10 @@ async def test_the_worker_has_the_settings_that_held_up(settings: QueueSettings)
         assert worker.bclient is not worker.client
         assert isinstance(worker.blockingRedisConnection, RedisConnection)
         assert isinstance(worker.scripts, _Scripts)
+        assert isinstance(worker.lockManager, LockKeeper)
+        assert (
+            worker.opts["name"] in worker.bclient.connection_pool.connection_kwargs["client_name"]
+        )
         assert worker.getBlockTimeout(0) == 1.0
         assert worker.running is False
         for client in (worker.client, worker.bclient):

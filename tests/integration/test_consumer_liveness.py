@@ -143,6 +143,24 @@ async def test_a_finished_job_whose_result_was_refused_is_never_failed(
     assert [(one.attempt, one.starts) for one in doer.taken] == [(1, 1), (1, 2)]
 
 
+async def test_stopping_does_not_wait_for_a_redis_that_does_not_answer(
+    settings: QueueSettings, passage: Passage, jobs: bullmq.Queue, doer: Doer
+) -> None:
+    async with consuming(settings, doer) as consumer:
+        job = await jobs.add("avatar_build", {"do": "wait"}, {})
+        await doer.until(lambda: doer.at_once == 1)
+        passage.go_dead()
+        async with asyncio.timeout(3.0):  # and the rest of the 5 s is for others
+            await consumer.stop()
+    assert len(doer.aborted) == 1
+    # It could not be put back, so it stalls; another does it.
+    doer.let_go.set()
+    async with consuming(settings, doer):
+        await doer.until(lambda: bool(doer.finished))
+    assert [(one.attempt, one.starts) for one in doer.taken] == [(1, 1), (1, 2)]
+    assert await job.getState() == "completed"
+
+
 async def test_silence_is_known_idle_and_busy_and_said_once(
     settings: QueueSettings,
     passage: Passage,

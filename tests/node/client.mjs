@@ -78,6 +78,16 @@ const operations = {
       await producer.close();
     }
   },
+  // Code of the documentation, as its reader runs it.
+  async snippet(_opened, { code, jobId }) {
+    const AsyncFunction = Object.getPrototypeOf(async () => {}).constructor;
+    const redis = connection();
+    try {
+      await new AsyncFunction("connection", "jobId", code)(redis, jobId);
+    } finally {
+      redis.disconnect();
+    }
+  },
   // A Node worker, for parents of flows and as the measure of what a worker does.
   async work({ queue }) {
     workers.push(new Worker(queue.name, (job) => job.getChildrenValues(), { connection: connection(), prefix }));

@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator
 import bullmq
 import pytest
 
+from tests.conftest import StartWorker, until_ready
 from tests.consuming import Doer, consuming, settings_of
+from tests.fakes.api import FakeApi
+from tests.producer import Producer
 from worker.consumer import bull, pulse
 from worker.consumer.cancellation import cancel_key, request_cancel, withdraw_cancellation
 from worker.consumer.connection import connect
@@ -173,3 +176,28 @@ async def test_an_unreachable_redis_is_named(queue: str) -> None:
     with pytest.raises(QueueUnavailable):
         await withdraw_cancellation(client, "bull", queue, "c1")
     await client.aclose()
+
+
+async def test_the_api_is_told_once_that_it_was_cancelled(
+    start_worker: StartWorker, producer: Producer, api: FakeApi
+) -> None:
+    running, waiting = producer.payload("hang"), producer.payload("ok")
+    async with start_worker() as worker:
+        await until_ready(worker)
+        first = await producer.in_state(await producer.add(running, attempts=3), "active")
+        second = await producer.add(waiting, attempts=3)
+        await api.until(lambda: bool(api.percents(running["jobId"])))
+        for payload in (running, waiting):
+            await request_cancel(
+                producer.queue.client, "bull", producer.name, payload["jobId"], "test"
+            )
+        for job in (first, second):
+            failed = await producer.settled(job)
+            assert failed.failedReason == "CANCELLED: The job was cancelled: test"
+        third = await producer.settled(await producer.add(producer.payload("ok")))
+        assert await third.getState() == "completed", third.failedReason
+    for payload in (running, waiting):
+        assert api.statuses(payload["jobId"]).count("failed") == 1
+        assert api.statuses(payload["jobId"])[-1] == "failed"
+        assert api.jobs[payload["jobId"]]["error"] == "CANCELLED: The job was cancelled: test"
+        assert producer.objects(payload["jobId"]) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-import tenacity
 from pydantic import SecretStr
 
 from worker.contract import (
@@ -23,7 +23,7 @@ from worker.contract import (
     StatusUpdate,
 )
 from worker.errors import ApiUnavailable
-from worker.reporter import reports as reports_module
+from worker.reporter import outbox as outbox_module
 from worker.reporter.client import (
     MAX_ANSWER_BYTES,
     ApiClient,
@@ -32,6 +32,7 @@ from worker.reporter.client import (
     JobUnknown,
     _retry_after_s,
 )
+from worker.reporter.delivery import BARE_COMPLETED, Delivered, deliver
 from worker.reporter.reports import JobReports
 from worker.reporter.signing import Signer
 from worker.settings import ApiSettings
@@ -82,14 +83,26 @@ def unreachable(_request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("refused")
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports_module, "_backoff", lambda _state: 0.0)
+def silent(_request: httpx.Request) -> httpx.Response:
+    raise httpx.ReadTimeout("no answer")
 
 
-async def complete(api: Api, *, maybe_reported: bool = False) -> None:
-    async with JobReports(api.client(), "j", maybe_reported=maybe_reported) as reports:
-        await reports.completed(RESULT)
+class Handed:
+    """An outbox that notes what it is handed, and delivers at once."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[StatusUpdate, bool]] = []
+
+    async def put(self, _job_id: str, update: StatusUpdate, *, check: bool, **_more: Any) -> None:
+        self.reports.append((update, check))
+
+    async def wait_delivered(self, _job_id: str, _timeout_s: float) -> bool:
+        return True
+
+
+def reports_of(client: ApiClient, outbox: Handed | None = None) -> JobReports:
+    handed: Any = outbox or Handed()
+    return JobReports(client, "j", maybe_reported=False, outbox=handed)
 
 
 def test_signatures_are_those_of_the_published_example() -> None:
@@ -174,70 +187,89 @@ def test_a_date_in_retry_after_is_read_by_the_clock_of_the_server() -> None:
     assert _retry_after_s(answer) == 30
 
 
-async def test_a_completion_is_sent_once_when_it_arrives() -> None:
+# ---------------------------------------------------------------- one delivery
+COMPLETED = StatusUpdate(status=JobStatus.COMPLETED, progress=100, result=RESULT)
+FAILED = StatusUpdate(status=JobStatus.FAILED, error="NO_PERSON: …")
+AVATAR = {"id": "a"}
+
+
+async def test_a_first_completion_is_sent_without_asking() -> None:
     api = Api()
-    await complete(api)
-    assert [method for method, _ in api.seen] == ["PATCH"]
-
-
-async def test_an_avatar_without_completed_gets_a_bare_completed() -> None:
-    api = Api(status(500), knows(status="processing", avatar={"id": "a"}))
-    await complete(api)
-    assert [method for method, _ in api.seen] == ["PATCH", "GET", "PATCH"]
-    assert api.seen[0][1]["result"]["measurements"] == {"chestCm": 100.0}  # type: ignore[index]
-    assert api.seen[2][1] == {"status": "completed", "progress": 100, "error": None}
-
-
-async def test_what_was_stored_in_spite_of_the_error_is_not_sent_again() -> None:
-    api = Api(unreachable, knows(status="completed", avatar={"id": "a"}))
-    await complete(api)
-    assert [method for method, _ in api.seen] == ["PATCH", "GET"]
-
-
-async def test_what_was_not_stored_is_sent_again_with_its_result() -> None:
-    api = Api(status(503), status(502), knows(status="processing"))
-    await complete(api)
-    assert [method for method, _ in api.seen] == ["PATCH", "GET", "GET", "PATCH"]
-    assert api.seen[3][1]["result"]  # type: ignore[index]
-
-
-async def test_an_earlier_attempt_may_have_reported() -> None:
-    api = Api(knows(status="completed", avatar={"id": "a"}))
-    await complete(api, maybe_reported=True)
-    assert [method for method, _ in api.seen] == ["GET"]
-
-
-async def test_an_unknown_job_is_nobodys_and_is_no_error() -> None:
-    api = Api(says(404, json={"error": "Job not found"}))
-    await complete(api)
-    assert len(api.seen) == 1
-
-
-async def test_an_api_that_stays_down_fails_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports_module, "FINAL_REPORT_FOR_S", 0.05)
-    api = Api(*[unreachable] * 100_000)
-    with pytest.raises(ApiUnavailable):
-        await complete(api)
-
-
-@pytest.mark.parametrize(("asked_s", "waited_s"), [(7.0, 7.0), (3600.0, 30.0), (None, 0.0)])
-def test_retry_after_is_honoured_within_a_bound(asked_s: float | None, waited_s: float) -> None:
-    state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
-    error = ApiTransient("429", retry_after_s=asked_s)
-    state.set_exception((type(error), error, None))
-    assert reports_module._wait(state) == waited_s
+    how = await deliver(api.client(), "j", COMPLETED, ask_first=False, message_id="m")
+    assert how is Delivered.SENT
+    assert api.seen == [("PATCH", COMPLETED.to_wire())]
 
 
 @pytest.mark.parametrize(
-    "known", [knows(status="completed"), knows(status="processing", avatar={"id": "a"})]
+    ("known", "how", "then_sent"),
+    [
+        (knows(status="processing"), Delivered.SENT, [COMPLETED]),
+        (knows(status="failed", error="…"), Delivered.SENT, [COMPLETED]),
+        (knows(status="completed", avatar=AVATAR), Delivered.KNOWN, []),
+        # Somebody has removed the avatar since, and does not want it back.
+        (knows(status="completed"), Delivered.KNOWN, []),
+        (knows(status="processing", avatar=AVATAR), Delivered.PUT_RIGHT, [BARE_COMPLETED]),
+        (knows(status="failed", avatar=AVATAR), Delivered.PUT_RIGHT, [BARE_COMPLETED]),
+    ],
 )
-async def test_a_failure_never_overwrites_a_completion(known: Answer) -> None:
+async def test_a_completion_that_may_have_arrived_brings_only_what_is_missing(
+    known: Answer, how: Delivered, then_sent: list[StatusUpdate]
+) -> None:
     api = Api(known)
-    async with JobReports(api.client(), "j", maybe_reported=True) as reports:
-        await reports.failed("NO_PERSON: …")
-    assert [method for method, _ in api.seen] == ["GET"]
+    assert await deliver(api.client(), "j", COMPLETED, ask_first=True, message_id="m") is how
+    assert api.seen == [("GET", None), *(("PATCH", update.to_wire()) for update in then_sent)]
 
 
+@pytest.mark.parametrize(
+    ("known", "was_sent", "how"),
+    [
+        (knows(status="processing"), False, Delivered.SENT),
+        (knows(status="processing"), True, Delivered.SENT),
+        (knows(status="failed", error=FAILED.error), False, Delivered.SENT),
+        (knows(status="failed", error=FAILED.error), True, Delivered.KNOWN),
+        (knows(status="failed"), True, Delivered.KNOWN),  # an API that does not say why
+        (knows(status="failed", error="OUT_OF_MEMORY: …"), True, Delivered.SENT),
+        (knows(status="processing", avatar=AVATAR), False, Delivered.OVERRULED),
+        (knows(status="completed"), False, Delivered.OVERRULED),
+    ],
+)
+async def test_a_failure_always_asks_first_and_never_overwrites_a_completion(
+    known: Answer, was_sent: bool, how: Delivered
+) -> None:
+    api = Api(known)
+    assert await deliver(api.client(), "j", FAILED, ask_first=was_sent, message_id="m") is how
+    sent = [("PATCH", FAILED.to_wire())] if how is Delivered.SENT else []
+    assert api.seen == [("GET", None), *sent]
+
+
+async def test_tries_at_one_report_are_one_message_and_a_bare_one_is_another() -> None:
+    api = Api(status(500), knows(status="processing"), status(500), knows(avatar=AVATAR, status=""))
+    client = api.client(API_SIGNING_SECRET="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    for ask_first in (False, True, True):
+        with contextlib.suppress(ApiTransient):
+            await deliver(client, "j", COMPLETED, ask_first=ask_first, message_id="m")
+    sent = [request for request in api.requests if request.method == "PATCH"]
+    assert [request.headers["webhook-id"] for request in sent] == ["m", "m", "m:bare"]
+
+
+@pytest.mark.parametrize(
+    ("error", "least_s", "most_s"),
+    [
+        (ApiTransient("429", retry_after_s=7.0), 7, 8),
+        (ApiTransient("503", retry_after_s=1e9), 3600, 3601),
+        (ApiTransient("503"), 0.2, 60),
+        (ApiTransient("silence", may_still_act=True), 3.2, 63),
+        (ApiMisconfigured("401"), 45, 75),
+    ],
+)
+@pytest.mark.parametrize("attempts", [1, 5, 100_000])
+def test_how_long_a_report_waits(
+    error: ApiUnavailable, attempts: int, least_s: float, most_s: float
+) -> None:
+    assert least_s <= outbox_module._wait_s(error, attempts) <= most_s
+
+
+# ---------------------------------------------------------------- a job's reports
 async def test_progress_is_latest_wins_and_drained_before_the_final_report() -> None:
     inside = asyncio.Event()
     go_on = asyncio.Event()
@@ -253,23 +285,25 @@ async def test_progress_is_latest_wins_and_drained_before_the_final_report() -> 
 
     settings = ApiSettings.read({"API_BASE_URL": "https://api.example.com"})
     client = ApiClient(settings, transport=httpx.MockTransport(answer))
-    async with JobReports(client, "j", maybe_reported=False) as reports:
+    outbox = Handed()
+    async with reports_of(client, outbox) as reports:
         reports.progress(10)
         await inside.wait()
         for percent in (11, 12, 13, 14):  # while the first is on its way
             reports.progress(percent)
         final = asyncio.create_task(reports.completed(RESULT))
         await asyncio.sleep(0)
-        assert not final.done(), "the final report overtook progress"
+        assert not outbox.reports, "the final report overtook progress"
         go_on.set()
         await final
         reports.progress(99)
-    assert seen == [("processing", 10), ("completed", 100)]
+    assert seen == [("processing", 10)]
+    assert outbox.reports == [(COMPLETED, False)]
 
 
 async def test_marks_go_out_at_once_and_others_at_most_once_a_second() -> None:
     api = Api()
-    async with JobReports(api.client(), "j", maybe_reported=False) as reports:
+    async with reports_of(api.client()) as reports:
         for percent in (10, 11, 12, 20):
             reports.progress(percent)
             await asyncio.sleep(0.02)
@@ -288,7 +322,7 @@ async def test_a_job_that_is_taken_away_does_not_wait_for_an_api_that_hangs() ->
     client = ApiClient(settings, transport=httpx.MockTransport(hang))
 
     async def work() -> None:
-        async with JobReports(client, "j", maybe_reported=False) as reports:
+        async with reports_of(client) as reports:
             reports.progress(10)
             await asyncio.Event().wait()
 
@@ -316,10 +350,14 @@ async def test_a_request_has_a_deadline_even_when_the_answer_drips(
         await api.client().patch("j", StatusUpdate(status=JobStatus.PROCESSING, progress=10))
 
 
-async def test_progress_that_does_not_arrive_harms_nothing() -> None:
-    api = Api(unreachable)
-    async with JobReports(api.client(), "j", maybe_reported=False) as reports:
+@pytest.mark.parametrize(
+    ("answer", "check"), [(unreachable, False), (status(503), False), (silent, True)]
+)
+async def test_progress_that_does_not_arrive_harms_nothing(answer: Answer, check: bool) -> None:
+    api, outbox = Api(answer), Handed()
+    async with reports_of(api.client(), outbox) as reports:
         reports.progress(10)
         await asyncio.sleep(0.02)
         await reports.completed(RESULT)
-    assert api.seen[-1][1]["status"] == "completed"  # type: ignore[index]
+    # Unanswered, it may still overwrite the status: then it is looked at once more.
+    assert outbox.reports == [(COMPLETED, check)]

@@ -5,9 +5,6 @@ Two facts of the API decide this module.  It notes whatever status comes last, s
 follows one.  And it may be down: so a final report goes to the outbox, where it survives this
 process, and is waited for only a moment, so that normally BullMQ's `completed` means that the API
 knows.
-
-Without an outbox a final report is tried for a while, and then the attempt fails with the outputs
-already published, so that the next attempt only reports.
 """
 
 from __future__ import annotations
@@ -15,17 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import uuid
 from types import TracebackType
 from typing import Final, Self
-
-import tenacity
 
 from worker.contract import AvatarResultPayload, JobStatus, ProgressMark, StatusUpdate
 from worker.errors import ApiUnavailable
 from worker.observability.logs import get_logger
-from worker.reporter.client import ApiClient, ApiTransient, JobUnknown
-from worker.reporter.delivery import BARE_COMPLETED, deliver
+from worker.reporter.client import ApiClient, ApiTransient
+from worker.reporter.delivery import BARE_COMPLETED
 from worker.reporter.outbox import Outbox
 
 log = get_logger("worker.reporter")
@@ -33,9 +27,6 @@ log = get_logger("worker.reporter")
 PROGRESS_INTERVAL_S: Final = 1.0
 DELIVERY_WAIT_S: Final = 4.0
 """For how long a job waits until the outbox has delivered its report."""
-FINAL_REPORT_FOR_S: Final = 60.0
-"""Without an outbox: for how long a final report is tried before the attempt fails."""
-LONGEST_WAIT_S: Final = 30.0
 _MARKS: Final = frozenset(ProgressMark)
 
 
@@ -46,7 +37,7 @@ class JobReports:
         api: the API.
         job_id: the API's id of the job.
         maybe_reported: an earlier attempt may already have sent a final report.
-        outbox: takes the final report; when None it is delivered from here.
+        outbox: takes the final report.
         guard: key and value of the job's lease, without which no final report is put.
     """
 
@@ -56,7 +47,7 @@ class JobReports:
         job_id: str,
         *,
         maybe_reported: bool,
-        outbox: Outbox | None = None,
+        outbox: Outbox,
         guard: tuple[str, str] | None = None,
     ) -> None:
         self._api = api
@@ -149,7 +140,6 @@ class JobReports:
         Raises:
             JobHeldElsewhere: the lease is another's; nothing was handed over.
             QueueUnavailable: the outbox could not take it.
-            ApiUnavailable: without an outbox: the API could not be told.
         """
         await self._report(BARE_COMPLETED.model_copy(update={"result": result}))
 
@@ -157,15 +147,12 @@ class JobReports:
         """Hand over the failure, which counts unless the API has a completion.
 
         Raises:
-            JobHeldElsewhere, QueueUnavailable, ApiUnavailable: as `completed`.
+            JobHeldElsewhere, QueueUnavailable: as `completed`.
         """
         await self._report(StatusUpdate(status=JobStatus.FAILED, error=text))
 
     async def _report(self, update: StatusUpdate) -> None:
         await self._drain()
-        if self._outbox is None:
-            await self._deliver(update)
-            return
         await self._outbox.put(
             self._job_id,
             update,
@@ -182,41 +169,3 @@ class JobReports:
                 task.uncancel()
         if not delivered:
             log.warning("report.left_in_outbox", status=update.status.value)
-
-    async def _deliver(self, update: StatusUpdate) -> None:
-        """Try until it is delivered or the time is over."""
-        message_id = f"{self._job_id}:{update.status.value}:{uuid.uuid4().hex[:12]}"
-
-        async def once() -> None:
-            ask_first, self._maybe_reported = self._maybe_reported, True
-            await deliver(
-                self._api, self._job_id, update, ask_first=ask_first, message_id=message_id
-            )
-
-        try:
-            await tenacity.AsyncRetrying(
-                retry=tenacity.retry_if_exception_type(ApiTransient),
-                wait=_wait,
-                stop=tenacity.stop_after_delay(FINAL_REPORT_FOR_S),
-                before_sleep=_tell,
-                reraise=True,
-            )(once)
-        except JobUnknown as error:
-            # Nobody waits for this job any more: what was computed stays in the bucket.
-            log.warning("report.job_unknown", why=error.message)
-
-
-_backoff = tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S)
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    """Wait as long as Retry-After says, up to a bound, else exponentially with jitter."""
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, ApiTransient) and error.retry_after_s is not None:
-        return min(error.retry_after_s, LONGEST_WAIT_S)
-    return _backoff(state)
-
-
-def _tell(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning("report.retried", attempt=state.attempt_number, why=str(error))

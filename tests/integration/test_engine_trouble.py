@@ -18,7 +18,7 @@ from tests.conftest import FAKE_ENGINE, ROOT
 from worker.engine.limits import EngineLimits
 from worker.engine.messages import Built, EngineConfig, RunJob
 from worker.engine.supervisor import DEATHS_UNTIL_DEFUNCT, Engine, EngineState
-from worker.errors import EngineCrashed, EngineTimeout, GpuLost, OutOfMemory
+from worker.errors import EngineCrashed, EngineTimeout, EngineUnavailable, GpuLost, OutOfMemory
 
 LIMITS = EngineLimits(setup_retry_s=(0.05,), heartbeat_timeout_s=1.2)
 
@@ -186,6 +186,29 @@ async def test_a_job_that_kills_every_child_never_makes_the_engine_defunct(tmp_p
         assert EngineState.DEFUNCT not in watched.states
 
 
+async def test_a_machine_under_which_one_job_after_another_is_lost_pauses(tmp_path: Path) -> None:
+    """It would fail quickly, and take all jobs from those machines that work."""
+
+    async def lose(job_id: str) -> None:
+        with pytest.raises(EngineCrashed):
+            await watched.build(job(tmp_path, "kill-fit", job_id=job_id))
+        await watched.until(lambda: watched.engine.state is not EngineState.STARTING)
+
+    async with running() as watched:
+        for job_id in ("a", "b"):
+            await lose(job_id)
+        await watched.build(job(tmp_path, "ok"))  # all is well again
+        for job_id in ("a", "b", "b"):
+            await lose(job_id)
+        assert EngineState.SETUP_FAILED not in watched.states
+        await lose("c")
+        assert watched.engine.state is EngineState.SETUP_FAILED
+        assert isinstance(watched.engine.reason, EngineUnavailable)
+        await watched.build(job(tmp_path, "ok"))
+        assert watched.engine.reason is None
+        assert watched.states.count(EngineState.SETUP_FAILED) == 1
+
+
 async def test_what_a_child_had_computed_is_told_before_it_dies_and_resumed(tmp_path: Path) -> None:
     async with running() as watched:
         with pytest.raises(EngineCrashed):
@@ -256,6 +279,13 @@ async def test_no_orphan_keeps_the_gpu_when_the_worker_is_killed(tmp_path: Path)
     parent.kill()
     await parent.wait()
     await until_dead(pid)
+
+
+async def test_stopping_is_no_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as watched:
+        states = list(watched.states)
+    assert watched.states == states
+    assert "engine.ended_idle" not in capsys.readouterr().out
 
 
 async def test_stopping_does_not_wait_for_a_child_that_is_deaf(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ class EngineLimits:
     setup_timeout_s: float = 300.0
     """Longest time for loading the models."""
     setup_retry_s: tuple[float, ...] = (5.0, 15.0, 60.0)
-    """Pauses between attempts at loading the models; the last one repeats."""
+    """Pauses after failed attempts at loading the models, and after jobs that were lost one after
+    another; the last one repeats."""
     heartbeat_timeout_s: float = 30.0
     """Silence after which the child is killed.  Not while it loads: importing a CUDA library from
     a slow volume holds the interpreter for tens of seconds, and the set-up has its own limit."""

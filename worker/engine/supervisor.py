@@ -3,12 +3,15 @@
     STARTING ──▶ READY ◀──▶ BUSY          a job that ends badly for the process (crash, deadline,
        │  ▲                   │           cancellation) costs that attempt; a fresh process follows
        │  └───────────────────┘
-       ├──▶ SETUP_FAILED      the models cannot be loaded; tried again, slower and slower
+       ├──▶ SETUP_FAILED      the models cannot be loaded, or several different jobs in a row took
+       │                      the process with them; tried again, slower and slower
        └──▶ DEFUNCT           the process dies again and again before it is ready; given up
 
 Only deaths before `READY` count towards DEFUNCT: a job that kills every process that it meets is
-the job's fault, and whoever handed it over counts that.  One engine per GPU; `worker.engine.pool`
-holds them together.  Nothing here imports the pipeline or torch.
+the job's fault, and whoever handed it over counts that.  When different jobs do, the machine may
+be broken, and a broken machine fails quickly: it would take one job after another from those that
+work, so it pauses.  One engine per GPU; `worker.engine.pool` holds them together.  Nothing here
+imports the pipeline or torch.
 """
 
 from __future__ import annotations
@@ -24,7 +27,6 @@ from worker.engine.child import Child
 from worker.engine.limits import EngineLimits
 from worker.engine.messages import (
     Advanced,
-    Beat,
     Built,
     Checkpointed,
     EngineConfig,
@@ -32,12 +34,12 @@ from worker.engine.messages import (
     Ready,
     RunJob,
 )
+from worker.engine.wear import Wear, is_out_of_memory
 from worker.errors import (
     AvatarError,
     EngineCrashed,
     EngineError,
     EngineUnavailable,
-    OutOfMemory,
 )
 from worker.observability.logs import get_logger
 
@@ -45,6 +47,8 @@ log = get_logger("worker.engine")
 
 COMMAND: Final = (sys.executable, "-m", "worker.engine.process")
 DEATHS_UNTIL_DEFUNCT: Final = 3
+LOSSES_UNTIL_PAUSE: Final = 3
+"""So many different jobs without an avatar between them end with the process: the engine pauses."""
 
 Advance = Callable[[str, float], None]
 Checkpoint = Callable[[str, tuple[str, ...]], None]
@@ -97,13 +101,19 @@ class Engine:
         self._usable = asyncio.Event()
         self._needs_child = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._jobs_done = 0
-        self._warm: Beat | None = None
+        self._wear = Wear(self._limits)
+        self._lost_jobs: set[str] = set()
+        self._pauses = 0
 
     @property
     def pid(self) -> int | None:
         """The process's id, while there is one."""
         return self._child.pid if self._child else None
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether a lost process would be replaced: not before `start` nor from `stop` on."""
+        return self._keeper is not None and not self._keeper.done()
 
     def start(self) -> None:
         """Begin to load the models; `on_state` tells how it went."""
@@ -151,15 +161,18 @@ class Engine:
         try:
             with child.timed(timeout_s):
                 answer = await _converse(child, job, advance, checkpoint)
-                if _is_out_of_memory(answer) and not job.economy:
+                if is_out_of_memory(answer) and not job.economy:
                     log.warning("engine.out_of_memory", next="once more, at lower cost")
                     cheaper = job.model_copy(update={"economy": True})
                     answer = await _converse(child, cheaper, advance, checkpoint)
-        except BaseException:  # the process was lost, or nobody waits for the job any more
+        except BaseException as loss:  # of the process, or nobody waits for the job any more
+            if isinstance(loss, AvatarError):
+                self._lost_jobs.add(job.job_id)
             self._discard()
             await child.gone()  # nobody writes in the job's folder any more
             raise
-        if (why := self._why_to_replace(child, answer)) is not None:
+        self._count_losses(job, answer)
+        if (why := self._wear.after(answer, child.memory)) is not None:
             log.info("engine.replaced", pid=child.pid, why=why)
             self._discard()
         elif self.state is EngineState.BUSY:
@@ -183,35 +196,16 @@ class Engine:
             raise EngineUnavailable("There is no engine process, and none will be started.")
         return self._child
 
-    def _why_to_replace(self, child: Child, answer: Built | Failed) -> str | None:
-        """Say why a process that has answered should not do another job.
-
-        The new process is loaded after the old one has gone, not before: two of them would need
-        twice the memory just when there is too little.  It costs the seconds of a start.
-        """
-        self._jobs_done += 1
-        if isinstance(answer, Failed):
-            if answer.leaving:
-                return "its CUDA context is lost"
-            if _is_out_of_memory(answer):
-                return "it ran out of memory at lower cost too"
-        elif self._warm is None:
-            # Kernels and arenas come with the first avatar; only growth beyond them is a leak.
-            self._warm = child.memory
-        if self._jobs_done >= self._limits.jobs_per_child:
-            return f"it has done {self._jobs_done} jobs"
-        if self._warm is not None:
-            grown = child.memory.rss_bytes - self._warm.rss_bytes
-            if grown > self._limits.rss_growth_bytes:
-                return f"its memory has grown by {grown / 1024**2:.0f} MiB"
-            grown = child.memory.cuda_reserved_bytes - self._warm.cuda_reserved_bytes
-            if grown > self._limits.cuda_growth_bytes:
-                return f"its CUDA memory has grown by {grown / 1024**2:.0f} MiB"
-        return None
+    def _count_losses(self, job: RunJob, answer: Built | Failed) -> None:
+        if isinstance(answer, Built):
+            self._lost_jobs.clear()
+            self._pauses = 0
+        elif answer.leaving:
+            self._lost_jobs.add(job.job_id)
 
     def _discard(self) -> None:
         """Kill the process and have a fresh one started; one that still loads is left alone."""
-        if self._child is None or self.state not in USABLE:
+        if self._child is None or self.state not in USABLE or not self._is_kept:
             return
         if self._child.fate is None:  # else its end is under way
             self._child.kill()
@@ -227,6 +221,8 @@ class Engine:
             await self._needs_child.wait()
             self._needs_child.clear()
             await self._end_child()
+            if len(self._lost_jobs) >= LOSSES_UNTIL_PAUSE:
+                await self._pause()
             self._become(EngineState.STARTING)
             try:
                 await self._set_up()
@@ -240,12 +236,25 @@ class Engine:
                 self._needs_child.set()
             except AvatarError as error:
                 self._become(EngineState.SETUP_FAILED, error)
-                pauses = self._limits.setup_retry_s
+                await asyncio.sleep(self._pause_s(failures))
                 failures += 1
-                await asyncio.sleep(pauses[min(failures, len(pauses)) - 1])
                 self._needs_child.set()
             else:
                 deaths = failures = 0
+
+    async def _pause(self) -> None:
+        """Take no jobs for a while; until the next avatar each further loss pauses longer."""
+        reason = EngineUnavailable(
+            f"{len(self._lost_jobs)} different jobs in a row ended with the engine process.",
+            advice="Look at the log for how they ended, then at the GPU and at free memory.",
+        )
+        self._become(EngineState.SETUP_FAILED, reason)
+        await asyncio.sleep(self._pause_s(self._pauses))
+        self._pauses += 1
+
+    def _pause_s(self, number: int) -> float:
+        pauses = self._limits.setup_retry_s
+        return pauses[min(number, len(pauses) - 1)]
 
     async def _end_child(self) -> None:
         if self._child is not None:
@@ -255,7 +264,7 @@ class Engine:
     async def _set_up(self) -> None:
         self._child = child = await Child.spawn(self._command, self._environment, self._limits)
         child.send(self._config.line())
-        self._jobs_done, self._warm = 0, None
+        self._wear = Wear(self._limits)
         try:
             async with asyncio.timeout(self._limits.setup_timeout_s):
                 message = await child.next_message()
@@ -275,7 +284,7 @@ class Engine:
 
     def _ended_idle(self, child: Child) -> None:
         """Replace a process that ended while nobody was using it."""
-        if child is self._child and self.state is EngineState.READY:
+        if child is self._child and self.state is EngineState.READY and self._is_kept:
             log.error("engine.ended_idle", how=child.exit)
             self._discard()
 
@@ -304,7 +313,3 @@ async def _converse(
             advance(message.stage, message.fraction)
         elif isinstance(message, Checkpointed):
             checkpoint(message.stage, message.files)
-
-
-def _is_out_of_memory(answer: Built | Failed) -> bool:
-    return isinstance(answer, Failed) and answer.code == OutOfMemory.code and not answer.leaving

@@ -9,7 +9,7 @@
      │   └─ NoPerson  SeveralPeople  FeetNotVisible  HeadNotVisible  LegsNotVisible
      │      PersonTooSmall  NotStanding  WrongView  BodyHidden
      ├─ ModelError             weights missing or wrong: the worker goes not ready
-     │   └─ ModelMissing  ModelInvalid  LicensedEstimatorMissing
+     │   └─ ModelMissing  ModelInvalid  LicensedEstimatorMissing  WeightsUnavailable
      ├─ EngineError            the computation broke: retried
      │   ├─ EngineUnavailable  OutOfMemory  EngineTimeout  EngineCrashed  GpuLost
      │   └─ JobKillsEngine  FitFailed  ToolMissing
@@ -214,6 +214,12 @@ class LicensedEstimatorMissing(ModelError):
         "Set REQUIRE_REAL_AVATAR=false to fit the free body, which is fitted for real and says so "
         "in `sources`."
     )
+
+
+class WeightsUnavailable(ModelError):
+    """Licensed weights could not be brought to the volume."""
+
+    default_advice = "It is tried again; `models-sync plan` shows the same error by hand."
 
 
 # ---------------------------------------------------------------- the computation

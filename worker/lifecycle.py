@@ -35,7 +35,6 @@ from worker.engine.pool import EnginePool
 from worker.engine.supervisor import COMMAND, EngineState
 from worker.errors import (
     AvatarError,
-    LicensedEstimatorMissing,
     QueueUnavailable,
     SettingsError,
 )
@@ -52,6 +51,7 @@ from worker.status import StatusBoard
 from worker.storage.bucket import Bucket
 from worker.storage.outputs import Outputs
 from worker.storage.work import WorkStore
+from worker.weights import Weights, describe, refusal
 
 log = get_logger("worker")
 
@@ -84,6 +84,7 @@ class Worker:
         self.settings = settings
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         prefix, queue = settings.queue.prefix, settings.queue.queue
+        self.weights = Weights(settings, on_change=self._open_or_close)
         self._redis = connect(settings.queue)
         self._bucket = Bucket(settings.storage)
         self._api = ApiClient(settings.api)
@@ -96,7 +97,7 @@ class Worker:
         self.engine = EnginePool(
             _engine_config(settings),
             environments=_engine_environments(settings),
-            on_state=self._engine_changed,
+            on_state=lambda _state: self._open_or_close(),
             command=engine_command,
             limits=EngineLimits.for_jobs_of(settings.worker.processing_timeout_s),
         )
@@ -121,9 +122,7 @@ class Worker:
         self._stop = asyncio.Event()
         self.stopped = asyncio.Event()
         self._refusal: AvatarError | None = None
-        self._queue_trouble: AvatarError | None = QueueUnavailable(
-            "Redis was not asked yet.", advice="Wait a moment."
-        )
+        self._queue_trouble: AvatarError | None = None
 
     # ------------------------------------------------------------ life
     async def run(self) -> ExitCode:
@@ -167,14 +166,15 @@ class Worker:
     async def _take_jobs(self) -> None:
         """Bring up engines and queue; returns only when the queue's loop has ended."""
         if self.settings.pipeline.require_real_avatar:
-            self._refusal = LicensedEstimatorMissing()
+            await self.weights.bring()
+            self._refusal = refusal(self.settings)
             log.error("worker.refuses_jobs", why=str(self._refusal), advice=self._refusal.advice)
             await asyncio.Event().wait()
         self.engine.start()
-        await self._reach_queue()
+        await asyncio.gather(self._reach_queue(), self.weights.bring())
         self.outbox.start()
         loop = await self.consumer.start()
-        self._engine_changed(self.engine.state)
+        self._open_or_close()
         # Shielded: cancelling this task, on SIGTERM, must not tear the loop from its job.
         await asyncio.shield(loop)
 
@@ -205,6 +205,7 @@ class Worker:
 
     async def _shut_down(self) -> None:
         """Queue first, so that the job that is running is settled; HTTP last."""
+        self.weights.stop()
         await self.consumer.stop(drain_s=self.settings.worker.drain_s)
         await asyncio.gather(
             self.outbox.stop(), self.engine.stop(), asyncio.to_thread(self._tracer.close)
@@ -216,9 +217,9 @@ class Worker:
         self.stopped.set()
         log.info("worker.stopped")
 
-    def _engine_changed(self, _state: EngineState) -> None:
-        """Take jobs exactly while some engine can do them."""
-        if self.engine.usable:
+    def _open_or_close(self) -> None:
+        """Take jobs exactly while some engine can do them, with all weights verified."""
+        if self.engine.usable and self.weights.is_complete:
             self.consumer.open()
         else:
             self.consumer.close_gate()
@@ -231,18 +232,24 @@ class Worker:
 
     @property
     def state(self) -> EngineState:
-        """The engines' state, or SETUP_FAILED when jobs are refused altogether."""
-        return EngineState.SETUP_FAILED if self._refusal else self.engine.state
+        """The engines' state; SETUP_FAILED when jobs are refused, STARTING while weights come."""
+        if self._refusal or self.weights.trouble:
+            return EngineState.SETUP_FAILED
+        return self.engine.state if self.weights.is_complete else EngineState.STARTING
 
     @property
     def trouble(self) -> AvatarError | None:
         """Why no jobs are taken; None while they are, or while the start goes on."""
-        return self._refusal or self.engine.reason or self._queue_trouble
+        return self._refusal or self.weights.trouble or self.engine.reason or self._queue_trouble
 
     @property
     def what_is_awaited(self) -> str:
         """What the start is waiting for, in a sentence."""
-        return "The engine is loading its models."
+        if not self.weights.is_complete:
+            return describe(self.weights.progress)
+        if not self.engine.usable:
+            return "The engine is loading its models."
+        return "Redis is being asked."
 
 
 async def run_worker(settings: Settings, *, engine_command: Sequence[str] = COMMAND) -> int:

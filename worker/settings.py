@@ -427,6 +427,25 @@ class SyncSettings(_Group):
         default=Path("/app/models"),
     )
 
+    public_key: str | None = _var(
+        "MODEL_SYNC_PUBLIC_KEY",
+        "Who may have signed the bucket's manifest: ed25519 public keys in base64, separated by "
+        "commas. Without it an unsigned manifest is accepted.",
+        example="MCowBQYDK2VwAyEA…",
+        default=None,
+    )
+
+    @validates_model(mode="after")
+    def _complete(self) -> Self:
+        needed = {
+            "MODEL_SYNC_MINIO_ENDPOINT": self.endpoint,
+            "MODEL_SYNC_MINIO_ACCESS_KEY": self.access_key,
+            "MODEL_SYNC_MINIO_SECRET_KEY": self.secret_key,
+        }
+        if self.enabled and (unset := [name for name, value in needed.items() if value is None]):
+            raise ValueError(f"MODEL_SYNC_ENABLED=true needs {', '.join(unset)}")
+        return self
+
     @validates_model(mode="after")
     def _known_sources(self) -> Self:
         if unknown := set(self.sources) - {"smplx", "pixie", "sam3d", "sam2"}:
@@ -574,7 +593,6 @@ class Settings:
             "SAM3DBODY_ENABLED=true: SAM 3D Body is not in this version; the free body is fitted "
             "without it.": self.models.sam3d_enabled,
             "PIXIE_USE_TEX=true: PIXIE is not in this version.": self.models.pixie_use_tex,
-            "MODEL_SYNC_ENABLED=true: weights are not fetched in this version.": self.sync.enabled,
         }
         return [sentence for sentence, is_asked in asked.items() if is_asked]
 

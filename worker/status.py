@@ -62,6 +62,8 @@ class StatusBoard(Collector):
         if trouble is not None:
             facts |= {"code": trouble.code, "reason": trouble.message, "advice": trouble.advice}
         elif not ready:
+            if sync := worker.weights.to_wire():
+                facts["sync"] = sync
             facts["reason"] = (
                 "The worker is stopping." if worker.is_stopping else worker.what_is_awaited
             )
@@ -115,6 +117,7 @@ class StatusBoard(Collector):
             "warnings": facts.get("warnings", []),
             "running": [attempt.to_wire() for attempt in self._journal.running],
             "ended": [attempt.to_wire() for attempt in self._journal.ended],
+            "sync": self._worker.weights.to_wire(),
             "facts": lines,
         }
 
@@ -138,6 +141,13 @@ class StatusBoard(Collector):
         yield GaugeMetricFamily(
             "avatar_active_jobs", "Jobs that are being done.", consumer.active_jobs
         )
+        if sync := self._worker.weights.progress:
+            yield GaugeMetricFamily(
+                "avatar_weights_fetched_bytes", "Of the running sync.", sync.done_bytes
+            )
+            yield GaugeMetricFamily(
+                "avatar_weights_wanted_bytes", "Of the running sync.", sync.total_bytes
+            )
         yield GaugeMetricFamily("avatar_engines", "Engine processes that should be.", pool.size)
         yield GaugeMetricFamily("avatar_engines_usable", "Those that can work.", pool.usable)
         yield GaugeMetricFamily(

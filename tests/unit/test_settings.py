@@ -195,10 +195,9 @@ def test_what_this_version_cannot_do_is_said() -> None:
         load(
             SAM3DBODY_ENABLED="true",
             PIXIE_USE_TEX="1",
-            MODEL_SYNC_ENABLED="yes",
         ).limitations()
     )
-    for name in ("SAM3DBODY_ENABLED", "PIXIE_USE_TEX", "MODEL_SYNC_ENABLED"):
+    for name in ("SAM3DBODY_ENABLED", "PIXIE_USE_TEX"):
         assert name in told
 
 

@@ -1,0 +1,135 @@
+"""Weights come before jobs: a real start of the worker on an empty folder."""
+
+import asyncio
+import contextlib
+import io
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from minio import Minio
+
+from models_sync import transfer
+from models_sync.progress import Phase, Progress
+from tests.conftest import StartWorker, until_ready
+from worker import weights as weights_module
+from worker.demo.stack import EmbeddedStack
+from worker.errors import SettingsError
+from worker.lifecycle import Worker
+from worker.settings import Settings
+
+BUCKET = "weights-at-start"
+FILES = {
+    "smplx/SMPLX_NEUTRAL.npz": os.urandom(200_000),
+    "sam2/checkpoints/sam2.1_hiera_large.pt": os.urandom(3_000_000),
+}
+
+
+@pytest.fixture(scope="module")
+def bucket(stack: EmbeddedStack) -> Minio:
+    root = stack.minio(stack.root)
+    root.make_bucket(bucket_name=BUCKET)
+    for key, content in FILES.items():
+        root.put_object(
+            bucket_name=BUCKET, object_name=key, data=io.BytesIO(content), length=len(content)
+        )
+    return root
+
+
+@pytest.fixture
+def sync(stack: EmbeddedStack, bucket: Minio, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "sam2").mkdir()
+    return {
+        "MODEL_SYNC_ENABLED": "true",
+        "MODEL_SYNC_MINIO_ENDPOINT": stack.s3_endpoint,
+        "MODEL_SYNC_MINIO_SECURE": "false",
+        "MODEL_SYNC_MINIO_BUCKET": BUCKET,
+        "MODEL_SYNC_MINIO_ACCESS_KEY": stack.root.access_key,
+        "MODEL_SYNC_MINIO_SECRET_KEY": stack.root.secret_key,
+        "MODEL_SYNC_SOURCES": "smplx,sam2",
+        "MODEL_SYNC_LOCAL_ROOT": str(tmp_path / "models"),
+        "PIXIE_MODEL_DIR": str(tmp_path / "pixie"),
+        "SAM3DBODY_SEGMENTOR_PATH": str(tmp_path / "sam2"),
+    }
+
+
+async def until(worker: Worker, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    async with asyncio.timeout(15), httpx.AsyncClient() as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                answer = await client.get(f"http://127.0.0.1:{worker.http.port}/ready")
+                if holds(answer.json()):
+                    return dict(answer.json())
+            await asyncio.sleep(0.02)
+
+
+async def test_a_start_on_an_empty_folder_ends_ready_with_everything_in_its_place(
+    start_worker: StartWorker, sync: dict[str, str], tmp_path: Path
+) -> None:
+    async with start_worker(**sync) as worker:
+        await until_ready(worker)
+    for key, content in FILES.items():
+        assert (tmp_path / "models" / key).read_bytes() == content
+    placed = tmp_path / "sam2" / "checkpoints" / "sam2.1_hiera_large.pt"
+    assert placed.read_bytes() == FILES["sam2/checkpoints/sam2.1_hiera_large.pt"]
+
+
+async def test_what_is_wrong_with_the_bucket_is_said_and_tried_again(
+    start_worker: StartWorker,
+    sync: dict[str, str],
+    stack: EmbeddedStack,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(weights_module, "RETRY_S", (0.2,))
+    nothing = sync | {"MODEL_SYNC_MINIO_BUCKET": "weights-come-later"}
+    async with start_worker(**nothing) as worker:
+        told = await until(worker, lambda facts: "code" in facts)
+        assert (told["state"], told["code"]) == ("SETUP_FAILED", "WEIGHTS_UNAVAILABLE")
+        assert told["advice"]
+        root = stack.minio(stack.root)
+        root.make_bucket(bucket_name="weights-come-later")
+        for key in FILES:
+            root.put_object("weights-come-later", key, io.BytesIO(b"later"), 5)
+        await until_ready(worker, timeout_s=15)
+
+
+async def test_jobs_wait_until_the_weights_are_there(
+    start_worker: StartWorker, sync: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    really_pull = transfer.pull
+
+    def slowly(settings: Any, tell: Any, cancel: Any) -> Any:
+        tell(Progress(Phase.FETCHING, 12_400_000_000, 31_000_000_000, rate=8e7, eta_s=232.0))
+        go_on.wait(10)
+        return really_pull(settings, tell, cancel)
+
+    monkeypatch.setattr(transfer, "pull", slowly)
+    async with start_worker(**sync) as worker:
+        told = await until(worker, lambda facts: "sync" in facts)
+        assert told["state"] == "STARTING"
+        assert told["reason"] == "syncing 12.4/31.0 GB, 4 min left"
+        assert not worker.consumer.is_taking
+        go_on.set()
+        await until_ready(worker)
+
+
+async def test_a_real_avatar_without_weights_names_every_file(
+    start_worker: StartWorker, sync: dict[str, str], tmp_path: Path
+) -> None:
+    off = sync | {"MODEL_SYNC_ENABLED": "false", "REQUIRE_REAL_AVATAR": "true"}
+    async with start_worker(**off) as worker:
+        told = await until(worker, lambda facts: "code" in facts)
+    assert told["code"] == "LICENSED_ESTIMATOR_MISSING"
+    for name in ("SMPLX_NEUTRAL.npz", "SMPLX_MALE.npz", "sam2.1_hiera_large.pt"):
+        assert name in told["reason"]
+    assert "make sync-models" in told["advice"]
+
+
+def test_a_sync_without_a_bucket_is_refused_by_name(environment: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="MODEL_SYNC_MINIO_ENDPOINT"):
+        Settings.load(environment | {"MODEL_SYNC_ENABLED": "true"})

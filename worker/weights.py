@@ -1,0 +1,206 @@
+"""The operator's weights at start: brought to the volume, verified, put in their places.
+
+`models_sync` does the work, in a thread; this is when it is done, what is said meanwhile, and what
+happens when it fails: the worker stays up, says why on `/ready`, and tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from worker.errors import LicensedEstimatorMissing, WeightsUnavailable
+from worker.observability.logs import get_logger
+
+if TYPE_CHECKING:
+    from models_sync.progress import Progress
+    from models_sync.settings import SyncSettings as PullSettings
+    from worker.settings import Settings
+
+log = get_logger("worker.weights")
+
+RETRY_S: Final = (10.0, 30.0, 120.0)
+"""Pauses between attempts; the last one repeats."""
+LOG_EVERY_S: Final = 10.0
+STOP_S: Final = 2.0
+GB: Final = 1e9
+
+KNOWN_FILES: Final = {
+    "smplx": ("smplx/SMPLX_NEUTRAL.npz", "smplx/SMPLX_MALE.npz", "smplx/SMPLX_FEMALE.npz"),
+    "pixie": ("pixie/pixie_model.tar",),
+    "sam3d": ("sam3d/model.ckpt", "sam3d/model_config.yaml", "sam3d/assets/mhr_model.pt"),
+    "sam2": ("sam2/checkpoints/sam2.1_hiera_large.pt",),
+}
+"""What the contract says each source consists of, at least."""
+
+
+class Weights:
+    """Brings the weights to the volume, once, for as long as it takes.
+
+    Args:
+        settings: the environment; nothing is done unless MODEL_SYNC_ENABLED.
+        on_change: called when `is_complete` has changed.
+    """
+
+    def __init__(self, settings: Settings, *, on_change: Callable[[], None]) -> None:
+        self._settings = settings
+        self._on_change = on_change
+        self._cancel = threading.Event()
+        self._logged_at = -math.inf
+        self.progress: Progress | None = None
+        self.trouble: WeightsUnavailable | None = None
+        self.is_complete = not settings.sync.enabled
+        """Whether all that was asked for is there and verified."""
+
+    async def bring(self) -> None:
+        """Pull and place until it is done; returns at once when sync is off."""
+        attempt = 0
+        while not self.is_complete:
+            self.trouble = await self._try()
+            if self.trouble is None:
+                self.is_complete = True
+                self._on_change()
+                return
+            log.error("weights.failed", why=self.trouble.message, advice=self.trouble.advice)
+            await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+            attempt += 1
+
+    def stop(self) -> None:
+        """End a pull that is running; what it has fetched is gone on with by the next."""
+        self._cancel.set()
+
+    async def _try(self) -> WeightsUnavailable | None:
+        # Only here: a worker that syncs nothing does not load it.
+        from models_sync.errors import Interrupted, SyncError  # noqa: PLC0415 - see above
+        from models_sync.place import place  # noqa: PLC0415 - see above
+        from models_sync.transfer import pull  # noqa: PLC0415 - see above
+
+        pulling = _pull_settings(self._settings)
+        loop = asyncio.get_running_loop()
+
+        def tell(progress: Progress) -> None:
+            loop.call_soon_threadsafe(self._note, progress)
+
+        try:
+            report = await _in_thread(lambda: pull(pulling, tell, self._cancel))
+            placed = await _in_thread(lambda: place(pulling))
+        except Interrupted:
+            return WeightsUnavailable("The sync was stopped.")
+        except SyncError as error:
+            return WeightsUnavailable(
+                f"{type(error).__name__}: {error.message}", advice=error.advice
+            )
+        for sentence in placed.skipped:
+            log.warning("weights.not_placed", why=sentence)
+        log.info("weights.complete", verified=str(report.trust), seconds=round(report.seconds, 1))
+        return None
+
+    def _note(self, progress: Progress) -> None:
+        self.progress = progress
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
+            log.info("weights.progress", text=describe(progress))
+
+    def to_wire(self) -> dict[str, Any] | None:
+        """How far it is, for the status page; None when there is nothing to tell."""
+        if self.is_complete or self.progress is None:
+            return None
+        return {
+            "phase": str(self.progress.phase),
+            "doneBytes": self.progress.done_bytes,
+            "totalBytes": self.progress.total_bytes,
+            "bytesPerSecond": round(self.progress.rate),
+            "secondsLeft": self.progress.eta_s,
+            "text": describe(self.progress),
+        }
+
+
+def describe(progress: Progress | None) -> str:
+    """Say how far a pull is: `syncing 12.4/31.0 GB, 4 min left`."""
+    if progress is None or not progress.total_bytes:
+        return "looking which weights are missing"
+    verb = {"waiting": "waiting for another pod that syncs", "checking": "verifying"}.get(
+        str(progress.phase), "syncing"
+    )
+    text = f"{verb} {progress.done_bytes / GB:.1f}/{progress.total_bytes / GB:.1f} GB"
+    if progress.eta_s is None:
+        return text
+    if progress.eta_s < 90:
+        return f"{text}, {math.ceil(progress.eta_s)} s left"
+    return f"{text}, {math.ceil(progress.eta_s / 60)} min left"
+
+
+def missing_files(settings: Settings) -> list[Path]:
+    """Return the files of the contract that are not on the volume, of the sources asked for."""
+    root = settings.sync.local_root
+    return [
+        root / name
+        for source in settings.sync.sources
+        for name in KNOWN_FILES[source]
+        if not (root / name).is_file()
+    ]
+
+
+def refusal(settings: Settings) -> LicensedEstimatorMissing:
+    """Say why REQUIRE_REAL_AVATAR cannot be met, naming the files that are missing too."""
+    missing = missing_files(settings)
+    if not missing:
+        return LicensedEstimatorMissing()
+    return LicensedEstimatorMissing(
+        f"{LicensedEstimatorMissing().message} Nor are these files on the volume: "
+        f"{', '.join(map(str, missing))}.",
+        advice=f"{LicensedEstimatorMissing.default_advice} The files come with "
+        "MODEL_SYNC_ENABLED=true and its variables, or with `make sync-models`.",
+    )
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    """Run blocking work in a daemon thread: the end of the process must not wait for it."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="weights", daemon=True).start()
+    return await done
+
+
+def _pull_settings(settings: Settings) -> PullSettings:
+    """Hand the same variables on; `models_sync` does not know ours."""
+    from models_sync.settings import SyncSettings  # noqa: PLC0415 - see `Weights._try`
+
+    sync, models = settings.sync, settings.models
+    given: dict[str, Any] = {
+        "minio_endpoint": sync.endpoint,
+        "minio_secure": sync.secure,
+        "minio_bucket": sync.bucket,
+        "minio_access_key": sync.access_key,
+        "minio_secret_key": sync.secret_key,
+        "prefix": sync.prefix or "",
+        "sources": ",".join(sync.sources),
+        "local_root": sync.local_root,
+        "public_key": sync.public_key,
+        "pixie_model_dir": models.pixie_dir,
+        "segmentor_path": models.sam3d_segmentor,
+    }
+    return SyncSettings(**given)

@@ -8,16 +8,18 @@ follows from: code, weights, configuration, photos and request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from worker.contract import AvatarJob
 from worker.engine.messages import RunJob
+from worker.errors import JobHeldElsewhere
 from worker.storage.bucket import Bucket
 from worker.storage.photos import fetch_photo
 from worker.storage.work import OUTPUTS, WorkStore
@@ -35,12 +37,21 @@ class JobFolder:
         job: the request.
         bucket: photos come from it.
         work: keeps what was computed.
+        check: asked before anything is kept; raises JobHeldElsewhere.
     """
 
-    def __init__(self, job: AvatarJob, *, bucket: Bucket, work: WorkStore) -> None:
+    def __init__(
+        self,
+        job: AvatarJob,
+        *,
+        bucket: Bucket,
+        work: WorkStore,
+        check: Callable[[], Awaitable[None]],
+    ) -> None:
         self._job = job
         self._bucket = bucket
         self._work = work
+        self._check = check
         self._fingerprint: str | None = None
         self._resume: tuple[str, ...] = ()
         self._saves: set[asyncio.Task[None]] = set()
@@ -112,7 +123,12 @@ class JobFolder:
         await self._save(OUTPUTS, names)
 
     async def _save(self, stage: str, names: Collection[str]) -> None:
-        if self._fingerprint is not None:
+        if self._fingerprint is None:
+            return
+        with contextlib.suppress(JobHeldElsewhere):
+            # A worker that was frozen wakes with what its engine had said; by then the job may be
+            # done and its work cleaned.
+            await self._check()
             await self._work.save(self._job.job_id, self._fingerprint, stage, self.path, names)
 
     def _follow_from(self, engine_fingerprint: str) -> str:

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -201,9 +202,9 @@ class JobRunner:
                 failure = _named(error)
                 if _is_final(failure, delivery):
                     await reports.failed(failure_text(failure))
-                    await self._work.clean(job.job_id)
+                    await self._forget(job.job_id)
                 raise failure from (None if failure is error else error)
-            await self._work.clean(job.job_id)
+            await self._forget(job.job_id)
         # -------------------------------------------------------- 7. the queue has the result
         return marker.result.to_wire()
 
@@ -237,7 +238,9 @@ class JobRunner:
     ) -> CompletionMarker:
         # Not before the look-up: `processing` after a completion would take it back.
         progress.reach(ProgressMark.ACCEPTED)
-        async with JobFolder(job, bucket=self._bucket, work=self._work) as folder:
+        async with JobFolder(
+            job, bucket=self._bucket, work=self._work, check=lease.check
+        ) as folder:
             with summary.stage("download"):
                 await folder.fetch_photos()
             progress.reach(ProgressMark.PHOTOS_READ)
@@ -314,7 +317,13 @@ class JobRunner:
             self._reports(job_id, lease, maybe_reported=True) as reports,
         ):
             await reports.failed(failure_text(error))
-            await self._work.clean(job_id)
+            await self._forget(job_id)
+
+    async def _forget(self, job_id: str) -> None:
+        """Leave nothing behind of a job that is over; what stays after all goes by age."""
+        await self._work.clean(job_id)
+        with contextlib.suppress(QueueUnavailable):
+            await self._marks.forget(job_id, "kills")
 
 
 def _is_final(error: AvatarError, delivery: Delivery) -> bool:

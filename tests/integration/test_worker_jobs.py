@@ -22,6 +22,8 @@ from worker.consumer import retries
 from worker.consumer.keys import own_key
 from worker.demo.stack import EmbeddedStack
 from worker.lifecycle import Worker
+from worker.reporter import outbox as outbox_module
+from worker.reporter import outbox as outbox_module
 from worker.reporter import reports as reports_module
 from worker.settings import Settings
 
@@ -47,7 +49,7 @@ async def worker(stack: EmbeddedStack, api: FakeApi, producer: Producer) -> Asyn
     with pytest.MonkeyPatch.context() as patch:
         # Retries in milliseconds; what they do is the same.
         patch.setattr(retries, "BACKOFF", {"type": "exponential", "delay": 20})
-        patch.setattr(reports_module, "_backoff", lambda _state: 0.02)
+        patch.setattr(outbox_module, "_backoff", lambda _state: 0.02)
         running = Worker(settings, engine_command=FAKE_ENGINE)
         work = asyncio.create_task(running.run())
         await until_ready(running)

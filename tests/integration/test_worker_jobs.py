@@ -23,7 +23,6 @@ from worker.consumer.keys import own_key
 from worker.demo.stack import EmbeddedStack
 from worker.lifecycle import Worker
 from worker.reporter import outbox as outbox_module
-from worker.reporter import outbox as outbox_module
 from worker.reporter import reports as reports_module
 from worker.settings import Settings
 

@@ -85,9 +85,22 @@ lint: $(DEV_STAMP) ## ruff, mypy --strict, the walls of the design
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: faults
+faults: setup $(DEV_STAMP) $(NODE_STAMP) ## every fault at every stage, and what must be true afterwards (long)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults matrix $(ARGS)
+
+.PHONY: soak
+soak: setup $(DEV_STAMP) $(NODE_STAMP) ## 2,000 mixed jobs with a random fault every five seconds (long)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults soak $(ARGS)
+
 .PHONY: sync-models
 sync-models: $(DEMO_STAMP) ## bring missing weights from the private bucket to the volume (MODEL_SYNC_*)
 	@$(BIN)/models-sync pull $(ARGS)
+
+.PHONY: publish-models
+publish-models: $(DEMO_STAMP) ## fill the private bucket from SRC=folder, and write its manifest (MODEL_SYNC_*)
+	@test -n "$(SRC)" || { echo "Say which folder: make publish-models SRC=/path/to/models"; exit 2; }
+	@$(BIN)/models-sync publish "$(SRC)" $(ARGS)
 
 .PHONY: bench
 bench: setup $(DEV_STAMP) $(RECIPE_STAMP) ## accuracy and speed on synthetic cases of known truth

@@ -34,6 +34,9 @@ class Doer:
     aborted: list[Any] = field(default_factory=list)
     told: list[tuple[Delivery, AvatarError]] = field(default_factory=list)
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    """Ends what waits."""
+    let_go_later: asyncio.Event = field(default_factory=asyncio.Event)
+    """Ends what waits longer."""
     at_once: int = 0
     most_at_once: int = 0
     gave_up_raises: list[Exception] = field(default_factory=list)
@@ -65,7 +68,9 @@ class Doer:
 
     async def _do(self, delivery: Delivery) -> dict[str, Any]:
         what = delivery.data.get("do", "ok")
-        if what.startswith("wait"):
+        if what.startswith("wait longer"):
+            await self.let_go_later.wait()
+        elif what.startswith("wait"):
             await self.let_go.wait()
         if what.endswith("refuse"):
             raise NoPerson

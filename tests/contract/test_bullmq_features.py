@@ -136,6 +136,34 @@ async def test_backoff_with_jitter_stays_in_its_bounds() -> None:
     assert 2000 <= min(drawn) < max(drawn) <= 4000
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({"attempts": 2.0, "backoff": 10.5}, 2),
+        ({"attempts": 2, "backoff": {"type": "exponential"}}, 2),
+        ({"attempts": 2, "backoff": {"type": "fixed", "delay": None}}, 2),
+        ({"attempts": -1, "backoff": 10}, 3),
+        ({"attempts": 2, "stackTraceLimit": 0}, 2),
+        ({"attempts": 2, "stackTraceLimit": 1, "removeOnFail": {"age": 3600}}, 2),
+    ],
+    ids=["floats", "no delay", "null", "negative", "no traces", "one trace"],
+)
+async def test_odd_options_leave_no_job_behind(
+    node: NodeClient,
+    settings: QueueSettings,
+    queue: str,
+    doer: Doer,
+    case: tuple[dict[str, Any], int],
+) -> None:
+    """The package raises on some of them while it settles the job, which then stays active."""
+    opts, attempts = case
+    async with consuming(settings, doer):
+        job = await add(node, queue, "break", **opts)
+        (failed,) = await wait(node, queue, job)
+    assert failed["error"].startswith("STORAGE_UNAVAILABLE: ")
+    assert len(doer.taken) == attempts
+
+
 async def test_an_error_of_the_input_fails_at_once_whatever_attempts_are_left(
     node: NodeClient, settings: QueueSettings, queue: str, doer: Doer
 ) -> None:
@@ -208,18 +236,17 @@ async def test_slots_come_and_go_while_jobs_run(
 ) -> None:
     """As many as there are usable engines; a job in hand is left alone."""
     async with consuming(settings, doer, concurrency=2) as consumer:
-        ids = [await add(node, queue, "wait", n=n) for n in range(4)]
+        ids = [await add(node, queue, "wait", n=n) for n in range(2)]
+        ids += [await add(node, queue, "wait longer", n=n) for n in range(2, 4)]
         await doer.until(lambda: doer.at_once == 2)
         consumer.open(1)
         doer.let_go.set()
-        await doer.until(lambda: len(doer.finished) == 2)
-        doer.let_go.clear()
         await doer.until(lambda: len(doer.taken) == 3)
         with pytest.raises(TimeoutError):
             await doer.until(lambda: len(doer.taken) > 3, timeout_s=0.4)
         consumer.open(5)  # while the one is still busy
         await doer.until(lambda: doer.at_once == 2)
-        doer.let_go.set()
+        doer.let_go_later.set()
         await wait(node, queue, *ids)
     assert doer.most_at_once == 2
 

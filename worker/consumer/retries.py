@@ -32,10 +32,11 @@ def settle_retry_policy(job: Any, max_retries: int) -> None:
         max_retries: attempts in all when the producer set none.
     """
     backoff = job.opts.get("backoff")
-    if not job.opts.get("attempts"):
-        job.opts["attempts"] = max_retries
+    attempts = int(_number(job.opts.get("attempts")))
+    if attempts == 0:
+        attempts = max_retries
         backoff = backoff or BACKOFF
-    job.attempts = job.opts["attempts"]
+    job.attempts = job.opts["attempts"] = attempts
     if backoff:
         delay_ms = backoff_delay_ms(backoff, job.attemptsMade + 1)
         job.opts["backoff"] = {"type": "fixed", "delay": delay_ms}

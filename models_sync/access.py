@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +17,15 @@ import urllib3
 from minio import MinioAdmin
 from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, S3Error
+from pydantic import SecretStr
 
-from models_sync.bucket import REGION, host_of, make_pool
-from models_sync.errors import AdminUnavailable, BucketUnreachable
+from models_sync.bucket import REGION, Bucket, host_of, make_pool
+from models_sync.errors import (
+    AdminUnavailable,
+    BucketRefused,
+    BucketUnreachable,
+    NothingThere,
+)
 from models_sync.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from models_sync.settings import SyncSettings, VolumeSettings
 from models_sync.store import Store
@@ -92,7 +99,6 @@ def make_reader(settings: SyncSettings, user: str = DEFAULT_USER) -> Reader:
         BucketRefused, BucketUnreachable: the server.
     """
     store = Store(settings)
-    made_bucket = store.make_bucket()
     secret = secrets.token_urlsafe(24)
     endpoint, secure = host_of(settings)
     admin = MinioAdmin(
@@ -106,6 +112,9 @@ def make_reader(settings: SyncSettings, user: str = DEFAULT_USER) -> Reader:
         http_client=make_pool(secure=secure, read_s=settings.stall_s),
     )
     try:
+        # A question first: a server without these calls may take what follows for objects.
+        admin.policy_list()
+        made_bucket = store.make_bucket()
         admin.policy_add(user, policy=reader_policy(settings, settings.minio_bucket))
         admin.user_add(user, secret)
         # Not attach_policy: JuiceFS' gateway answers it with 426 (Upgrade Required).
@@ -114,7 +123,23 @@ def make_reader(settings: SyncSettings, user: str = DEFAULT_USER) -> Reader:
         raise AdminUnavailable(f"{store.where}: {_said(error)}") from error
     except urllib3.exceptions.HTTPError as error:
         raise BucketUnreachable(f"{store.where}: {error}") from error
+    _try_to_read(settings, user, secret)
     return Reader(user, secret, made_bucket)
+
+
+def _try_to_read(settings: SyncSettings, user: str, secret: str) -> None:
+    """Be the new user once.
+
+    Raises:
+        AdminUnavailable: the server took every call, and yet the user may not read.
+    """
+    keys = {"minio_access_key": SecretStr(user), "minio_secret_key": SecretStr(secret)}
+    bucket = Bucket(settings.model_copy(update=keys))
+    try:
+        with suppress(NothingThere):
+            bucket.list(settings.wanted_prefixes())
+    except BucketRefused as error:
+        raise AdminUnavailable(f"{user} was made and may not read: {error.message}") from error
 
 
 def _said(error: Exception) -> str:

@@ -13,10 +13,11 @@ import certifi
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 from urllib3 import exceptions as http
 
 from models_sync.errors import (
+    AnswerStrange,
     BucketBusy,
     BucketRefused,
     BucketUnreachable,
@@ -39,7 +40,9 @@ REGION = "us-east-1"
 MAX_CONNECTIONS = 64
 _BUSY = {"SlowDown", "SlowDownRead", "ServiceUnavailable", "InternalError", "RequestTimeout"}
 _ASK_AGAIN = retry(
-    retry=retry_if_exception_type(BucketUnreachable),
+    retry=retry_if_exception(
+        lambda error: isinstance(error, BucketUnreachable) and not isinstance(error, AnswerStrange)
+    ),
     stop=stop_after_attempt(3),
     wait=wait_exponential(multiplier=0.25, max=2),
     reraise=True,
@@ -137,7 +140,8 @@ class Bucket:
             ObjectReplaced: it is another version by now, or of another size.
             ObjectMissing: it is gone.
             BucketRefused: the key is wrong, has expired or may not read it.
-            BucketUnreachable: no answer, or one that is not what was asked for.
+            BucketUnreachable: no answer.
+            AnswerStrange: an answer that is not to what was asked.
         """
         with self._named_errors(remote.key):
             response = self._client.get_object(
@@ -229,7 +233,7 @@ def _refuse_other_range(
     if status == HTTPStatus.PARTIAL_CONTENT and total not in {str(remote.size), ""}:
         raise ObjectReplaced(f"{remote.key} has {total} bytes now instead of {remote.size:,}")
     if status != HTTPStatus.PARTIAL_CONTENT or span != f"bytes {offset}-{offset + size - 1}":
-        raise BucketUnreachable(
+        raise AnswerStrange(
             f"{remote.key}: asked for bytes {offset}-{offset + size - 1}, the answer is "
             f"{status} {answered or '(no Content-Range)'}: something between strips ranges"
         )
@@ -262,7 +266,7 @@ def _name_answer(about: str, error: InvalidResponseError | ServerError) -> SyncE
         return BucketRefused(said)
     if status == HTTPStatus.PRECONDITION_FAILED:
         return ObjectReplaced(said)
-    return BucketUnreachable(said)
+    return AnswerStrange(said)
 
 
 def _name_failure(about: str, error: http.HTTPError) -> SyncError:

@@ -5,6 +5,7 @@
      ├─ BucketRefused       the key is wrong, expired or may not read here
      │   └─ ClockWrong      the server does not believe our clock
      ├─ BucketUnreachable   no answer, or an answer that is no S3
+     │   ├─ AnswerStrange   something between us and the bucket answers in its place
      │   ├─ HostUnknown     its name cannot be resolved
      │   ├─ BucketBusy      it asks us to come back later (503)
      │   ├─ TransferCut     the connection ended before the bytes did
@@ -80,6 +81,15 @@ class BucketUnreachable(SyncError):
 
     exit_code = 4
     advice = "Check MODEL_SYNC_MINIO_ENDPOINT and MODEL_SYNC_MINIO_SECURE, then try again."
+
+
+class AnswerStrange(BucketUnreachable):
+    """The answer is not that of an S3 server, or not to what was asked."""
+
+    advice = (
+        "Look at what lies between: a proxy that strips Range, a login page, a wrong port. "
+        "MODEL_SYNC_MINIO_ENDPOINT must reach the S3 server itself."
+    )
 
 
 class HostUnknown(BucketUnreachable):

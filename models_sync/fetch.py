@@ -29,7 +29,7 @@ from models_sync.work import FileInWork, Work
 TICK_S = 0.05
 TELL_EVERY_S = 0.25
 SETTLE_EVERY_S = 1.0
-STOP_S = 1.0
+STOP_S = 0.5
 """How long lanes have to end when we are stopped; none of them holds anything that is lost."""
 COMMITTERS = 4
 """Flushes side by side: a journal commits them together."""
@@ -284,3 +284,5 @@ class Fetch:
         if not any(thread.is_alive() for thread in (*lanes, *committers)):
             for file in self._files:
                 file.partial.close()
+                if file.partial.parts <= 1 and file.is_open:  # nothing to go on with
+                    file.partial.discard()

@@ -24,6 +24,7 @@ from tenacity import (
 
 from models_sync.bucket import Bucket, Range
 from models_sync.errors import (
+    AnswerStrange,
     BucketBusy,
     BucketUnreachable,
     Interrupted,
@@ -194,7 +195,7 @@ class Lane(threading.Thread):
     def _is_worth_another(error: BaseException, span: Span) -> bool:
         if type(error) is ObjectDamaged:
             return span.damaged < MAX_DAMAGED
-        return isinstance(error, BucketUnreachable)
+        return isinstance(error, BucketUnreachable) and not isinstance(error, AnswerStrange)
 
     def _give_up_on(self, span: Span) -> Callable[[RetryCallState], bool]:
         return lambda _: time.monotonic() - span.gained_at > self._boss.patience_s

@@ -172,6 +172,14 @@ def part_size(remote: RemoteObject) -> int:
     return remote.published.part_size if remote.published else PART_BYTES
 
 
+def sweep_own(folder: Path, writer: str) -> None:
+    """Remove what this writer has left in a folder whose files another process has brought."""
+    with contextlib.suppress(OSError):
+        for suffix in ("part", "map"):
+            for path in folder.glob(f"{_PREFIX}*{writer}.{suffix}"):
+                path.unlink(missing_ok=True)
+
+
 def sweep(folder: Path, paths: set[str]) -> None:
     """Remove what is left of earlier or other attempts at the files `paths`, all of them here now.
 

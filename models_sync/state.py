@@ -76,7 +76,7 @@ class State:
         """
         final = self._root / path
         second_ns = int(final.stat().st_mtime) * 1_000_000_000
-        with contextlib.suppress(PermissionError):  # another user's file; then its own time
+        with contextlib.suppress(OSError):  # read-only, or another user's: then its own time
             os.utime(final, ns=(second_ns, second_ns))
         found = final.stat()
         with self._lock:

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,9 @@ from models_sync.errors import (
     PartialLost,
     VolumeUnwritable,
 )
-from models_sync.fetch import Fetch
+from models_sync.fetch import TELL_EVERY_S, Fetch
 from models_sync.lock import VolumeLock
+from models_sync.partial import sweep_own
 from models_sync.plan import Plan, Trust, Wanted, make_plan, read_wanted
 from models_sync.progress import OnProgress, Phase, Progress
 from models_sync.settings import SyncSettings
@@ -116,39 +117,34 @@ class _Pull:
         self._on_progress(Progress(Phase.PLANNING))
         wanted = read_wanted(self._bucket, self._settings)
         plan = make_plan(wanted, self._root, State(self._root))
+        self._report.present = [remote.path for remote in plan.present]
         if not plan.is_done:
             with VolumeLock(self._root, self._on_progress, self._cancel) as lock:
                 if lock.waited:
                     wanted = read_wanted(self._bucket, self._settings)
-                wanted, plan = self._until_done(wanted, lock)
+                wanted = self._until_done(wanted, lock)
         with contextlib.suppress(VolumeUnwritable):  # a read-only root that has everything
             if wanted.manifest is not None:
                 keep_manifest(self._root, wanted.manifest, wanted.signature)
         report = self._report
-        done = {*report.fetched, *report.adopted}
+        done = {*report.fetched, *report.adopted}  # in an earlier round than the last, too
+        report.present = [path for path in report.present if path not in done]
         report.trust = wanted.trust
-        report.present = [remote.path for remote in plan.present if remote.path not in done]
         report.seconds = time.monotonic() - started
-        self._on_progress(
-            Progress(
-                Phase.DONE,
-                report.fetched_bytes,
-                report.fetched_bytes,
-                len(plan.present),
-                len(plan.present),
-            )
-        )
+        files, size = len(wanted.files), sum(remote.size for remote in wanted.files)
+        self._on_progress(Progress(Phase.DONE, size, size, files, files))
         return report
 
-    def _until_done(self, wanted: Wanted, lock: VolumeLock) -> tuple[Wanted, Plan]:
-        """Carry plans out until one finds everything there."""
+    def _until_done(self, wanted: Wanted, lock: VolumeLock) -> Wanted:
+        """Carry out a plan; a new one when bucket or volume were changed by others meanwhile."""
         for rounds_left in reversed(range(ROUNDS)):
             state = State(self._root)
             plan = make_plan(wanted, self._root, state)
-            if plan.is_done:
-                return wanted, plan
+            self._report.present = [remote.path for remote in plan.present]
             try:
-                self._carry_out(plan, state, lock)
+                if not plan.is_done:
+                    self._carry_out(plan, state, lock)
+                break
             except PartialLost:
                 if not rounds_left:
                     raise
@@ -157,7 +153,9 @@ class _Pull:
                 if again == wanted or not rounds_left:
                     raise
                 wanted = again  # published anew while we read
-        return wanted, make_plan(wanted, self._root, State(self._root))
+        for folder in {(self._root / remote.path).parent for remote in wanted.files}:
+            sweep_own(folder, self._writer)
+        return wanted
 
     def _carry_out(self, plan: Plan, state: State, lock: VolumeLock) -> None:
         def tell(progress: Progress) -> None:
@@ -190,21 +188,34 @@ class _Pull:
     ) -> Iterable[RemoteObject]:
         """Hash files that lie there already; give those that are something else."""
         wrong: list[RemoteObject] = []
-        total, done = sum(remote.size for remote in remotes), 0
+        total, hashed, files = sum(remote.size for remote in remotes), 0, 0
+
+        def on_bytes(count: int) -> None:
+            nonlocal hashed
+            hashed += count  # a lost update shows a moment's wrong percentage, nothing else
+            if self._cancel.is_set():
+                raise Interrupted
+
         with ThreadPoolExecutor(CHECKERS, thread_name_prefix="check") as pool:
-            verdicts = pool.map(
-                lambda remote: holds_what_was_published(remote, self._root, self._cancel), remotes
-            )
-            for number, (remote, is_right) in enumerate(zip(remotes, verdicts, strict=True)):
-                if self._cancel.is_set():
-                    raise Interrupted
-                done += remote.size
-                tell(Progress(Phase.CHECKING, done, total, number + 1, len(remotes)))
-                if is_right:
-                    self._adopt(remote, state)
-                else:
-                    wrong.append(remote)
-        state.flush()
+            running = {
+                pool.submit(holds_what_was_published, remote, self._root, on_bytes): remote
+                for remote in remotes
+            }
+            pending = set(running)
+            try:
+                while pending:
+                    done, pending = wait(pending, TELL_EVERY_S, return_when=FIRST_COMPLETED)
+                    for verdict in done:
+                        if verdict.result():
+                            self._adopt(running[verdict], state)
+                        else:
+                            wrong.append(running[verdict])
+                    files += len(done)
+                    tell(Progress(Phase.CHECKING, hashed, total, files, len(remotes)))
+            finally:
+                for verdict in pending:
+                    verdict.cancel()
+                state.flush()
         return wrong
 
     def _adopt(self, remote: RemoteObject, state: State) -> None:

@@ -1,0 +1,1 @@
+"""What `models-sync` does when the network, the bucket or the volume fails."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,9 @@ from models_sync.console import (
 )
 from models_sync.errors import SyncError, SyncSettingsError, WeightsIncomplete
 from models_sync.settings import SyncSettings, VolumeSettings
+
+if TYPE_CHECKING:
+    from models_sync.manifest import Manifest
 
 app = typer.Typer(
     help=(
@@ -212,16 +216,20 @@ def exit_codes() -> None:
             typer.echo(f"{code:3}  {kind.__name__}: {meaning}\n     {kind.advice}")
 
 
-def _manifest_of_bucket() -> Any:
+def _manifest_of_bucket() -> Manifest:
+    """The bucket's manifest, trusted, and from now on kept beside the files."""
     from models_sync.bucket import Bucket
-    from models_sync.errors import ManifestAbsent
+    from models_sync.errors import ManifestAbsent, VolumeUnwritable
     from models_sync.manifest import Manifest
     from models_sync.plan import read_wanted
+    from models_sync.state import keep_manifest
 
     settings = SyncSettings.load()
     wanted = read_wanted(Bucket(settings), settings)
     if wanted.manifest is None:
         raise ManifestAbsent(f"{settings.minio_bucket} has no manifest: publish it with ours")
+    with suppress(VolumeUnwritable):  # then only this run knows it
+        keep_manifest(settings.local_root, wanted.manifest, wanted.signature)
     return Manifest.from_bytes(wanted.manifest)
 
 

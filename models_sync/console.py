@@ -20,6 +20,9 @@ from models_sync.progress import OnProgress, Phase, Progress
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 LOG_EVERY_S = 10.0
+GRACE_S = 1.5
+"""How long work may take to stop: RunPod's SIGKILL comes 5 s after SIGTERM, and an upload that
+waits for the network hears nothing.  Being killed at any moment loses nothing that was whole."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -67,7 +70,9 @@ def _of(done: int, total: int) -> str:
 
 @contextmanager
 def stoppable() -> Iterator[threading.Event]:
-    """Give an event that SIGTERM and SIGINT set; a second signal ends the process at once.
+    """Give an event that SIGTERM and SIGINT set; the process ends within two seconds of it.
+
+    A second signal ends it at once.
 
     Raises:
         SystemExit: the work gave in to a signal: 143 for SIGTERM, 130 for SIGINT.
@@ -80,6 +85,9 @@ def stoppable() -> Iterator[threading.Event]:
             os._exit(128 + number)
         received.append(number)
         cancel.set()
+        deadline = threading.Timer(GRACE_S, os._exit, (128 + number,))
+        deadline.daemon = True
+        deadline.start()
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
@@ -93,11 +101,9 @@ def stoppable() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def shown(*, quiet: bool = False) -> Iterator[OnProgress]:
+def shown() -> Iterator[OnProgress]:
     """Show progress on stderr: a bar while a person watches, else a line each ten seconds."""
-    if quiet:
-        yield lambda _: None
-    elif sys.stderr.isatty():
+    if sys.stderr.isatty():
         with _bar() as show:
             yield show
     else:

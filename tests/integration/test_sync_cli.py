@@ -149,6 +149,7 @@ def test_verify_against_the_bucket_takes_files_that_were_copied_by_hand(shell: S
     assert no_manifest.code == errors.ManifestAbsent.exit_code
     assert "verify --bucket" in no_manifest.err
     assert shell.json("verify", "--bucket") == {"bad": []}
+    assert shell.json("verify") == {"bad": []}
     assert shell.json("pull")["fetched"] == []
 
 

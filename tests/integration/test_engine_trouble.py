@@ -285,7 +285,7 @@ async def test_stopping_is_no_trouble(capsys: pytest.CaptureFixture[str]) -> Non
     async with running() as watched:
         states = list(watched.states)
     assert watched.states == states
-    assert "engine.ended_idle" not in capsys.readouterr().out
+    assert "engine.lost_in_idleness" not in capsys.readouterr().out
 
 
 async def test_stopping_does_not_wait_for_a_child_that_is_deaf(tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ def test_limits_follow_from_the_time_for_a_job() -> None:
     assert set(limits.stage_timeout_s) == {"photo", "observe", "fit", "measure", "export"}
     assert all(0 < limit < 300 for limit in limits.stage_timeout_s.values())
     assert sum(STAGE_SHARES.values()) > 1
+    assert set(EngineLimits.for_jobs_of(60).stage_timeout_s.values()) == {30, 42}
+    assert set(EngineLimits.for_jobs_of(5).stage_timeout_s.values()) == {5}
 
 
 @pytest.mark.parametrize(

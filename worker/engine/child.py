@@ -45,6 +45,7 @@ class Child:
         """Why we killed it, if we did."""
         self.memory = Beat(rss_bytes=0, cuda_reserved_bytes=0)
         """As it said last."""
+        self._on_lost: Callable[[Child], None] = lambda _child: None
         self._waiter = asyncio.create_task(process.wait())
         self._waiter.add_done_callback(lambda _task: self._end_group())
         self._prints = [
@@ -169,9 +170,11 @@ class Child:
         self._signal(signal.SIGUSR1)  # faulthandler, in `worker.engine.process`
         self._loop.call_later(LAST_WORDS_S, self.kill)
         self._inbox.put_nowait(None)
+        self._on_lost(self)
 
-    def when_ended(self, call: Callable[[Child], None]) -> None:
-        """Have `call` called when the process ends."""
+    def when_lost(self, call: Callable[[Child], None]) -> None:
+        """Have `call` called when the process ends or is condemned, so perhaps twice."""
+        self._on_lost = call
         self._waiter.add_done_callback(lambda _task: call(self))
 
     async def _how_it_ended(self) -> str:

@@ -16,6 +16,9 @@ STAGE_SHARES: Final[Mapping[str, float]] = MappingProxyType(
 each is many times what the stage needs, so that only a stage that hangs is cut short, and a hung
 decoder is noticed after a minute instead of five."""
 
+SHORTEST_STAGE_S: Final = 30.0
+"""No stage gets less, unless the whole job does: the shares are meant for minutes."""
+
 GIB: Final = 1024**3
 
 
@@ -52,6 +55,9 @@ class EngineLimits:
     @classmethod
     def for_jobs_of(cls, timeout_s: float) -> Self:
         """Derive the stages' limits from PROCESSING_TIMEOUT, in seconds."""
+        least_s = min(SHORTEST_STAGE_S, timeout_s)
         return cls(
-            stage_timeout_s={stage: share * timeout_s for stage, share in STAGE_SHARES.items()}
+            stage_timeout_s={
+                stage: max(share * timeout_s, least_s) for stage, share in STAGE_SHARES.items()
+            }
         )

@@ -280,12 +280,12 @@ class Engine:
         log.info("engine.ready", device=message.device_name, models=list(message.models))
         self._usable.set()
         self._become(EngineState.READY)
-        child.when_ended(self._ended_idle)
+        child.when_lost(self._lost_in_idleness)
 
-    def _ended_idle(self, child: Child) -> None:
-        """Replace a process that ended while nobody was using it."""
+    def _lost_in_idleness(self, child: Child) -> None:
+        """Replace a process that ended, or was silent, while nobody was using it."""
         if child is self._child and self.state is EngineState.READY and self._is_kept:
-            log.error("engine.ended_idle", how=child.exit)
+            log.error("engine.lost_in_idleness", how=str(child.fate or child.exit))
             self._discard()
 
     def _become(self, state: EngineState, reason: AvatarError | None = None) -> None:

@@ -54,13 +54,13 @@ class Passage:
         except asyncio.CancelledError:
             writer.transport.abort()
         finally:
+            self._links.discard(link)  # first: nobody shall cut it again while it ends
+            self._dead.discard(link)
             for one in pumps:
                 one.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
             far_writer.close()
             writer.close()
-            self._links.discard(link)
-            self._dead.discard(link)
 
 
 @contextlib.asynccontextmanager

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from tests.consuming import Doer, consuming
 from tests.fakes.passage import passage_to
 from worker.consumer import connection
+from worker.consumer.cancellation import request_cancel
 from worker.consumer.connection import ping
 from worker.demo.servers import free_port
 from worker.demo.stack import EmbeddedStack
@@ -236,6 +237,24 @@ def test_options_in_the_url_are_refused() -> None:
     """redis-py hands them to its connections, which fail on those that they do not know."""
     with pytest.raises(ValidationError, match="options after"):
         QueueSettings.read({"REDIS_URL": "redis://redis.example.com:6379/0?family=0"})
+
+
+async def test_another_prefix_and_database(stack: EmbeddedStack, queue: str) -> None:
+    url = re.sub(r"/0$", "/3", stack.redis_url)
+    settings = QueueSettings.read(
+        {"REDIS_URL": url, "AVATAR_QUEUE": queue, "BULLMQ_PREFIX": "{shop}:eu"}
+    )
+    producer = bullmq.Queue(queue, {"connection": url, "prefix": "{shop}:eu"})
+    doer = Doer()
+    async with consuming(settings, doer):
+        await producer.add("avatar_build", {"jobId": "c1", "do": "wait"}, {})
+        await doer.until(lambda: doer.at_once == 1)
+        await request_cancel(producer.client, "{shop}:eu", queue, "c1", "")
+        await doer.until(lambda: bool(doer.told))
+    keys = [key async for key in producer.client.scan_iter(f"*{queue}*")]
+    assert keys
+    assert all(key.startswith("{shop}:eu:") for key in keys)
+    await producer.close()
 
 
 # ---------------------------------------------------------------- who put the jobs there

@@ -19,7 +19,8 @@ tell it.  The supervisor's tests start it instead of `worker.engine.process`.
     child                 leaves a process of its own behind in its group, its number in `child.pid`
 
 `sources["computed"]` names the stages that were computed and not resumed, `sources["economy"]` is
-there when it was asked for, `sources["pid"]` tells processes apart.
+there when it was asked for, `sources["pid"]` tells processes apart, `sources["gpu"]` is what the
+process sees of the GPUs.
 """
 
 from __future__ import annotations
@@ -95,7 +96,12 @@ class FakeBuilder:
             warnings=(),
             view_iou={"front": 0.95},
             stage_seconds=dict.fromkeys(STAGES, 0.01),
-            sources={"body": "fake", "computed": computed, "pid": os.getpid()}
+            sources={
+                "body": "fake",
+                "computed": computed,
+                "pid": os.getpid(),
+                "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            }
             | ({"economy": True} if job.economy else {}),
         )
 

@@ -214,10 +214,13 @@ async def test_a_user_with_the_documented_rights_can_do_jobs_over_tls(
 async def test_a_user_without_the_queues_keys(
     user: tuple[str, redis.Redis], queue: str, stack: EmbeddedStack
 ) -> None:
-    url, _ = user
+    url, root = user
     error = await refusal(url, AVATAR_QUEUE=f"{queue}-another")
     assert "refuses a command or a key to this user" in error.message
     assert PASSWORD not in error.message
+    await root.execute_command("ACL", "SETUSER", "avatar", "-client|setname")
+    error = await refusal(url, AVATAR_QUEUE=queue)
+    assert "client|setname" in error.message
     error = await refusal(f"redis://nobody:hunter2@127.0.0.1:{stack.redis_port}")
     assert "refused the password" in error.message
 

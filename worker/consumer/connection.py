@@ -102,7 +102,8 @@ async def ping(settings: QueueSettings) -> None:
         raise QueueUnavailable(
             f"REDIS_SSL_CA_CERTS={settings.ca_certs} is not a file.", advice="Correct the path."
         )
-    client = connect(settings, retries=0)
+    # With a name, as the connection that waits for jobs will have one; not one that Node counts.
+    client = connect(settings, name=f"{settings.prefix}:{settings.queue}:ping", retries=0)
     try:
         async with asyncio.timeout(PING_TIMEOUT_S):
             await client.ping()

@@ -40,8 +40,8 @@ async def test_two_gpus_build_two_avatars_side_by_side(
         payloads = [producer.payload(f"hold-fit:{gate}") for _ in range(2)]
         jobs = [await producer.add(payload) for payload in payloads]
         async with asyncio.timeout(20):
-            while [engine.state for engine in worker.engine.engines] != [EngineState.BUSY] * 2:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110 - the worker's own hook is taken
+            while {engine.state for engine in worker.engine.engines} != {EngineState.BUSY}:  # noqa: ASYNC110 - the worker has the hook
+                await asyncio.sleep(0.01)
         gate.touch()
         for job in jobs:
             done = await producer.settled(job)

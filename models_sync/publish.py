@@ -9,7 +9,7 @@ is not sent again: neither after an interruption nor when the bucket was once fi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ class PublishReport:
     ignored: tuple[str, ...]
     """In the folder and no part of a source."""
     missing: tuple[str, ...]
-    """What a source's code cannot start without, and neither folder nor manifest has."""
+    """What code cannot start without, of sources that have some files and not these."""
     uploaded_bytes: int
     signed: bool
 
@@ -131,15 +131,21 @@ def publish(
         kept=() if options.mirror else tuple(sorted(gone)),
         removed=tuple(sorted(gone)) if options.mirror else (),
         ignored=ignored,
-        missing=tuple(
-            source.prefix + name
-            for source in (CATALOG[name] for name in settings.source_names())
-            for name in source.required
-            if source.prefix + name not in after
-        ),
+        missing=tuple(_missing(after)),
         uploaded_bytes=sum(known[name].stamp.size for name in to_send),
         signed=publication.signs,
     )
+
+
+def _missing(files: Collection[str]) -> Iterator[str]:
+    """What code cannot start without, of each source that has any file."""
+    for source in CATALOG.values():
+        if any(name.startswith(source.prefix) for name in files):
+            yield from (
+                source.prefix + name
+                for name in source.required
+                if source.prefix + name not in files
+            )
 
 
 def _digest_all(files: Mapping[str, Path], meter: WorkMeter) -> dict[str, Digests]:

@@ -18,6 +18,8 @@ from worker.demo.users import Credentials
 
 HOST = "127.0.0.1"
 ROOT_USER = Credentials("weed-root", "weed-root-secret")
+PORT_ATTEMPTS = 3
+"""A free port can be taken between finding and using it, and this takes eight."""
 MODELS_BUCKET = "tryfitted-models"
 MODELS_READER = Credentials("models-reader", "models-reader-secret")
 
@@ -31,7 +33,6 @@ class SeaweedFS:
 
     def __init__(self, users: Mapping[Credentials, dict[str, Any]] | None = None) -> None:
         self._users = users or {}
-        self._folder = tempfile.TemporaryDirectory(prefix="seaweed-")
 
     @property
     def endpoint(self) -> str:
@@ -47,13 +48,27 @@ class SeaweedFS:
         )
 
     def __enter__(self) -> Self:
-        folder = Path(self._folder.name)
+        for attempt in range(PORT_ATTEMPTS):
+            self._folder = tempfile.TemporaryDirectory(prefix="seaweed-")
+            self.server = self._server(Path(self._folder.name))
+            try:
+                self.server.start(timeout_s=60)
+            except BaseException:
+                self.server.kill()
+                self._folder.cleanup()
+                if attempt == PORT_ATTEMPTS - 1:
+                    raise
+            else:
+                break
+        return self
+
+    def _server(self, folder: Path) -> Server:
         config = folder / "s3.json"
         config.write_text(json.dumps(self._configuration()))
         self._port = free_port()
         # Its gRPC ports are these + 10000, so those must stay below 65536.
         master, volume, filer = (_low_port() for _ in range(3))
-        self.server = Server(
+        return Server(
             "SeaweedFS",
             [
                 *(str(_weed()), "server", f"-dir={folder}", f"-ip={HOST}", f"-ip.bind={HOST}"),
@@ -67,8 +82,6 @@ class SeaweedFS:
             log=folder / "weed.log",
             env={"HOME": str(folder), "PATH": ""},
         )
-        self.server.start(timeout_s=60)
-        return self
 
     def __exit__(
         self,

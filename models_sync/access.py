@@ -68,7 +68,8 @@ def reader_policy(settings: VolumeSettings, bucket: str) -> dict[str, Any]:
             },
             {
                 "Effect": "Allow",
-                "Action": ["s3:GetObject"],
+                # In a bucket that keeps versions, the published one is asked for by its id.
+                "Action": ["s3:GetObject", "s3:GetObjectVersion"],
                 "Resource": [
                     *(f"{arn}/{name}/*" for name in folders),
                     *(f"{arn}/{name}" for name in manifest),

@@ -15,6 +15,7 @@ from minio import Minio
 
 from worker.demo.servers import Server, free_port
 from worker.demo.users import Credentials
+from worker.errors import DependencyError
 
 HOST = "127.0.0.1"
 ROOT_USER = Credentials("weed-root", "weed-root-secret")
@@ -53,10 +54,10 @@ class SeaweedFS:
             self.server = self._server(Path(self._folder.name))
             try:
                 self.server.start(timeout_s=60)
-            except BaseException:
+            except BaseException as error:
                 self.server.kill()
                 self._folder.cleanup()
-                if attempt == PORT_ATTEMPTS - 1:
+                if attempt == PORT_ATTEMPTS - 1 or not isinstance(error, DependencyError):
                     raise
             else:
                 break

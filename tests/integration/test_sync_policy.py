@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from minio import Minio, S3Error
+from minio.versioningconfig import ENABLED, VersioningConfig
 
 from models_sync.access import make_reader, reader_policy, seaweedfs_identity
 from models_sync.errors import AdminUnavailable, BucketRefused
@@ -140,6 +141,31 @@ def test_the_reader_may_read_a_bucket_without_a_manifest(served: Served, tmp_pat
     finally:
         served.root.put_object(served.bucket, "manifest.json", io.BytesIO(manifest), len(manifest))
     assert (set(report.fetched), report.trust) == (set(FILES), "unverified")
+
+
+def test_the_reader_gets_the_version_that_was_published(seaweed: SeaweedFS, tmp_path: Path) -> None:
+    """In a bucket that keeps versions, old ones are asked for by their id."""
+    root, source = seaweed.minio(), tmp_path / "source"
+    root.make_bucket(bucket_name=MODELS_BUCKET)
+    root.set_bucket_versioning(MODELS_BUCKET, VersioningConfig(ENABLED))
+    path = source / "smplx" / "SMPLX_NEUTRAL.npz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"published")
+    served = Served(
+        *(seaweed.endpoint, root, ROOT_USER),
+        *(seaweed.minio(MODELS_READER), MODELS_READER, MODELS_BUCKET),
+    )
+    try:
+        publish(served.settings(ROOT_USER, tmp_path), source)
+        root.put_object(
+            MODELS_BUCKET, "smplx/SMPLX_NEUTRAL.npz", io.BytesIO(b"meanwhile"), len(b"meanwhile")
+        )
+        pull(served.settings(MODELS_READER, tmp_path).model_copy(update={"sources": "smplx"}))
+        assert (tmp_path / "smplx" / "SMPLX_NEUTRAL.npz").read_bytes() == b"published"
+    finally:
+        for item in root.list_objects(MODELS_BUCKET, recursive=True, include_version=True):
+            root.remove_object(MODELS_BUCKET, str(item.object_name), item.version_id)
+        root.remove_bucket(MODELS_BUCKET)
 
 
 def test_making_the_reader_again_replaces_its_secret(stack: EmbeddedStack) -> None:

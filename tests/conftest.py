@@ -24,7 +24,13 @@ from models_sync.access import reader_policy
 from models_sync.settings import VolumeSettings
 from tests.fakes.api import FakeApi, serve_api
 from tests.producer import Producer
-from tests.seaweed import MODELS_BUCKET, MODELS_READER, SeaweedFS
+from tests.seaweed import (
+    MODELS_BUCKET,
+    MODELS_READER,
+    VERSIONED_BUCKET,
+    VERSIONED_READER,
+    SeaweedFS,
+)
 from worker.demo.stack import EmbeddedStack
 from worker.lifecycle import Worker
 from worker.settings import Settings
@@ -43,8 +49,10 @@ def stack() -> Iterator[EmbeddedStack]:
 
 @pytest.fixture(scope="session")
 def seaweed() -> Iterator[SeaweedFS]:
-    """The other S3 server, with the read-only user of docs/howto/models.md."""
-    with SeaweedFS({MODELS_READER: reader_policy(VolumeSettings(), MODELS_BUCKET)}) as running:
+    """The other S3 server, with the read-only user of docs/howto/models.md on two buckets."""
+    readers = {MODELS_READER: MODELS_BUCKET, VERSIONED_READER: VERSIONED_BUCKET}
+    users = {user: reader_policy(VolumeSettings(), bucket) for user, bucket in readers.items()}
+    with SeaweedFS(users) as running:
         yield running
 
 

@@ -23,6 +23,8 @@ PORT_ATTEMPTS = 3
 """A free port can be taken between finding and using it, and this takes eight."""
 MODELS_BUCKET = "tryfitted-models"
 MODELS_READER = Credentials("models-reader", "models-reader-secret")
+VERSIONED_BUCKET = "versioned-models"
+VERSIONED_READER = Credentials("versioned-reader", "versioned-reader-secret")
 
 
 class SeaweedFS:

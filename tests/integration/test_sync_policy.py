@@ -17,7 +17,14 @@ from models_sync.errors import AdminUnavailable, BucketRefused
 from models_sync.publish import publish
 from models_sync.settings import PublishSettings, SyncSettings, VolumeSettings
 from models_sync.transfer import pull
-from tests.seaweed import MODELS_BUCKET, MODELS_READER, ROOT_USER, SeaweedFS
+from tests.seaweed import (
+    MODELS_BUCKET,
+    MODELS_READER,
+    ROOT_USER,
+    VERSIONED_BUCKET,
+    VERSIONED_READER,
+    SeaweedFS,
+)
 from worker.demo.stack import EmbeddedStack
 from worker.demo.users import Credentials
 
@@ -144,28 +151,21 @@ def test_the_reader_may_read_a_bucket_without_a_manifest(served: Served, tmp_pat
 
 
 def test_the_reader_gets_the_version_that_was_published(seaweed: SeaweedFS, tmp_path: Path) -> None:
-    """In a bucket that keeps versions, old ones are asked for by their id."""
-    root, source = seaweed.minio(), tmp_path / "source"
-    root.make_bucket(bucket_name=MODELS_BUCKET)
-    root.set_bucket_versioning(MODELS_BUCKET, VersioningConfig(ENABLED))
+    """In a bucket that keeps versions, the published one is asked for by its id."""
+    root, source, bucket = seaweed.minio(), tmp_path / "source", VERSIONED_BUCKET
+    root.make_bucket(bucket_name=bucket)
+    root.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
     path = source / "smplx" / "SMPLX_NEUTRAL.npz"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"published")
     served = Served(
         *(seaweed.endpoint, root, ROOT_USER),
-        *(seaweed.minio(MODELS_READER), MODELS_READER, MODELS_BUCKET),
+        *(seaweed.minio(VERSIONED_READER), VERSIONED_READER, bucket),
     )
-    try:
-        publish(served.settings(ROOT_USER, tmp_path), source)
-        root.put_object(
-            MODELS_BUCKET, "smplx/SMPLX_NEUTRAL.npz", io.BytesIO(b"meanwhile"), len(b"meanwhile")
-        )
-        pull(served.settings(MODELS_READER, tmp_path).model_copy(update={"sources": "smplx"}))
-        assert (tmp_path / "smplx" / "SMPLX_NEUTRAL.npz").read_bytes() == b"published"
-    finally:
-        for item in root.list_objects(MODELS_BUCKET, recursive=True, include_version=True):
-            root.remove_object(MODELS_BUCKET, str(item.object_name), item.version_id)
-        root.remove_bucket(MODELS_BUCKET)
+    publish(served.settings(ROOT_USER, tmp_path), source)
+    root.put_object(bucket, "smplx/SMPLX_NEUTRAL.npz", io.BytesIO(b"meanwhile"), 9)
+    pull(served.settings(VERSIONED_READER, tmp_path).model_copy(update={"sources": "smplx"}))
+    assert (tmp_path / "smplx" / "SMPLX_NEUTRAL.npz").read_bytes() == b"published"
 
 
 def test_making_the_reader_again_replaces_its_secret(stack: EmbeddedStack) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -25,10 +26,12 @@ from models_sync.errors import PickleRefused
 
 Array = npt.NDArray[Any]
 
-MAX_DENSE_BYTES = 4 << 30
+MAX_DENSE_BYTES = 1 << 30
 """A sparse matrix larger than this when written out is no joint regressor (SMPL-X's: 5 MB)."""
 
 _NUMERIC_KINDS = "biuf"
+_MAX_MEMO = 1_000_000
+"""Objects that a pickle refers to twice; SMPL-X's has some hundreds."""
 _MAX_NESTING = 16
 """A view of a view of a view…: genuine files have two levels."""
 
@@ -40,6 +43,7 @@ def load(data: bytes) -> Any:
         PickleRefused: it names a global that is not allowed (nothing was run), or it is damaged.
     """
     try:
+        _refuse_huge_memo(data)
         # latin1: Python 2 kept an array's bytes in `str`, one character a byte.
         return _Reader(io.BytesIO(data), encoding="latin1").load()
     except PickleRefused:
@@ -63,6 +67,14 @@ def as_array(value: Any) -> Array | None:
     except Exception as error:  # parts of any type can stand where a shape or a type should
         raise PickleRefused(f"an array in the file is damaged: {error}") from error
     return None if array is None or array.dtype.kind not in _NUMERIC_KINDS else array
+
+
+def _refuse_huge_memo(data: bytes) -> None:
+    """Look at the instructions before following any: one of them can ask for 32 GB of memory."""
+    for code, argument, _ in pickletools.genops(data):
+        is_put = code.name in {"PUT", "BINPUT", "LONG_BINPUT"}
+        if is_put and isinstance(argument, int) and argument > _MAX_MEMO:
+            raise PickleRefused(f"the file wants to remember {argument:,} objects")
 
 
 class _Reader(pickle.Unpickler):

@@ -231,6 +231,12 @@ def test_a_codec_other_than_latin1_is_refused() -> None:
         pickles.as_array(pickles.load(array))
 
 
+@pytest.mark.parametrize("put", [b"r\xff\xff\xff\x7f", b"p999999999\n"])
+def test_an_instruction_that_asks_for_all_memory_is_refused(put: bytes) -> None:
+    with pytest.raises(PickleRefused, match="wants to remember"):
+        pickles.load(b"]" + put + b".")
+
+
 def damaged_sparse(**changes: Any) -> bytes:
     matrix = scipy.sparse.csc_matrix(np.eye(3))
     matrix.__dict__.update(changes)

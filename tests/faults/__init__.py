@@ -1,0 +1,1 @@
+"""One fault at one stage, and what must be true afterwards: `python -m tests.faults`."""

@@ -20,8 +20,12 @@ from tests.faults.site import Site
 app = typer.Typer(help="One fault at one stage, and what must be true afterwards.")
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+WHOLE_SOAK = 2000
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Write = Annotated[bool, typer.Option(help=f"Write the result into {page.PAGE.name}.")]
+Write = Annotated[
+    bool, typer.Option(help=f"Write the result of a whole run into {page.PAGE.name}.")
+]
 
 
 @app.command("matrix")
@@ -31,8 +35,10 @@ def run_matrix(
     ] = None,
     quick: Annotated[bool, typer.Option(help="Only those that `make test` runs.")] = False,
     logs: Annotated[bool, typer.Option(help="Show the workers' logs of cells that fail.")] = False,
-    write: Write = False,
-    as_json: AsJson = False,
+    write: Write = True,
+    as_json: WHOLE_SOAK = 2000
+
+AsJson = False,
 ) -> None:
     """Run the matrix, or a part of it; exit code 1 when an invariant does not hold."""
     chosen = [
@@ -44,9 +50,7 @@ def run_matrix(
     began = time.monotonic()
     outcomes = asyncio.run(_run(chosen, logs=logs))
     took_s = time.monotonic() - began
-    if write:
-        if len(chosen) != len(cells.ALL):
-            raise typer.BadParameter("Only the whole matrix is written into the page.")
+    if write and len(chosen) == len(cells.ALL):
         page.write("matrix", page.matrix_table(outcomes, took_s))
     if as_json:
         typer.echo(json.dumps({"tookS": round(took_s, 1), "cells": [*map(_json, outcomes)]}))
@@ -99,7 +103,9 @@ def _table(outcomes: list[Outcome]) -> Table:
 
 
 @app.command("figures")
-def run_figures(write: Write = False, as_json: AsJson = False) -> None:
+def run_figures(write: Write = True, as_json: WHOLE_SOAK = 2000
+
+AsJson = False) -> None:
     """Measure SIGTERM to back in wait, and SIGKILL to running elsewhere, at production's times."""
     found = asyncio.run(figures.measure())
     if write:
@@ -109,14 +115,16 @@ def run_figures(write: Write = False, as_json: AsJson = False) -> None:
 
 @app.command("soak")
 def run_soak(
-    jobs: Annotated[int, typer.Option(min=10, help="How many.")] = 2000,
+    jobs: Annotated[int, typer.Option(min=10, help="How many.")] = WHOLE_SOAK,
     seed: Annotated[int | None, typer.Option(help="Of the dice; a new one when not given.")] = None,
-    write: Write = False,
-    as_json: AsJson = False,
+    write: Write = True,
+    as_json: WHOLE_SOAK = 2000
+
+AsJson = False,
 ) -> None:
     """Run many mixed jobs under random faults; exit code 1 when something is wrong or has grown."""
     report = asyncio.run(soaking.soak(jobs, seed or random.randrange(1, 100_000), console))
-    if write:
+    if write and jobs >= WHOLE_SOAK:
         page.write("soak", report.to_markdown())
     typer.echo(json.dumps(report.to_json()) if as_json else report.to_markdown())
     for one in report.wrong:

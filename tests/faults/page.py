@@ -49,11 +49,9 @@ def write(name: str, text: str, page: Path = PAGE) -> None:
 def matrix_table(outcomes: Sequence[Outcome], took_s: float) -> str:
     """The matrix: a line a fault, its stages with the seconds to recovery."""
     good = sum(outcome.good for outcome in outcomes)
+    times = f"Lock {LOCK_S:g} s, stalled interval {STALLED_INTERVAL_S:g} s."
     lines = [
-        (
-            f"{machine()} {good} of {len(outcomes)} cells hold; the run took {took_s / 60:.0f} min. "
-            f"Lock {LOCK_S:g} s, stalled interval {STALLED_INTERVAL_S:g} s."
-        ),
+        f"{machine()} {times} {good} of {len(outcomes)} cells hold; {took_s / 60:.0f} min in all.",
         "",
         "| family | fault | stages, with seconds from the end of the fault to the result | holds |",
         "|---|---|---|---|",

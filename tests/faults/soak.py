@@ -74,7 +74,7 @@ class Report:
         faults = ", ".join(f"{what} {count}×" for what, count in sorted(self.faults.items()))
         before, after = self.rss_mb
         survived = (
-            f"resident memory {before:.0f} MB after a fifth of the jobs, {after:.0f} MB at the end; "
+            f"resident memory {before:.0f} MB after a fifth of the jobs, {after:.0f} MB at last; "
             f"{self.descriptors[0]} open sockets and files idle before the first fault, "
             f"{self.descriptors[1]} idle after the last"
         )

@@ -185,7 +185,13 @@ class _ByRow(_Record):
             _numbers(self.attribute(name), depth) for name in ("indptr", "indices", "data")
         )
         counts = np.diff(starts)
-        good = len(starts) == outer_count + 1 and (counts >= 0).all() and (inner >= 0).all()
+        good = (
+            starts.shape == (outer_count + 1,)
+            and (starts[0], starts[-1]) == (0, len(inner))
+            and len(inner) == len(data)
+            and (counts >= 0).all()
+            and (inner >= 0).all()
+        )
         if not good or outer_count * inner_count * data.dtype.itemsize > MAX_DENSE_BYTES:
             raise PickleRefused(f"a sparse matrix in the file ({outer_count}×{inner_count}) is bad")
         dense = np.zeros((outer_count, inner_count), dtype=data.dtype)

@@ -12,6 +12,7 @@ import typer
 from models_sync.cli_publisher import publisher
 from models_sync.console import (
     AsJson,
+    as_object,
     print_json,
     print_table,
     report,
@@ -82,7 +83,7 @@ def verify(
     full: Annotated[bool, typer.Option("--full", help="Hash every byte again.")] = False,
     bucket: Annotated[
         bool,
-        typer.Option("--bucket", help="Hold the files against the bucket's manifest; with --full."),
+        typer.Option("--bucket", help="Hold the files against the bucket's manifest; hashes them."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -100,15 +101,15 @@ def verify(
         bad, good = list(found.bad), f"{len(found.good)} files hold what was published."
     else:
         bad, good = verify_quick(settings), "Every file is there, as it was when it was verified."
+    error = WeightsIncomplete(f"below {settings.local_root}:" + "".join(f"\n  {x}" for x in bad))
     if as_json:
-        print_json(
-            {"bad": [{"path": file.path, "why": file.why, "size": file.size} for file in bad]}
-        )
-    if bad:
-        names = "".join(f"\n  {file}" for file in bad)
-        raise WeightsIncomplete(f"below {settings.local_root}:{names}")
-    if not as_json:
+        found_bad = [{"path": file.path, "why": file.why, "size": file.size} for file in bad]
+        print_json({"bad": found_bad} | (as_object(error) if bad else {}))
+    elif not bad:
         typer.echo(good)
+    if bad:
+        report(error, as_json=False)
+        raise typer.Exit(error.exit_code)
 
 
 @app.command()
@@ -126,6 +127,9 @@ def prune(
 
     settings = VolumeSettings.load()
     found = plan_prune(settings, stale_after_s=older_than_h * 3600)
+    asks = bool(found.remove) and not (yes or dry_run)
+    if asks and (as_json or not sys.stdin.isatty()):
+        raise SyncSettingsError("nobody is there to be asked: pass --yes, or --dry-run")
     if as_json:
         print_json(
             {
@@ -146,9 +150,7 @@ def prune(
         typer.echo(f"{size_text(found.total_bytes)} in {len(found.remove)} files can go.")
     if dry_run or not (found.remove or found.forget):
         return
-    if not yes and found.remove:
-        if as_json or not sys.stdin.isatty():
-            raise SyncSettingsError("nobody is there to be asked: pass --yes, or --dry-run")
+    if asks:
         typer.confirm("Remove them?", abort=True)
     remove(settings, found)
 

@@ -93,7 +93,7 @@ def stoppable() -> Iterator[threading.Event]:
     try:
         yield cancel
     except Interrupted as error:
-        typer.echo(f"{error.message} {error.advice}", err=True)
+        typer.echo("Stopped; what has arrived is kept. Run again to go on.", err=True)
         raise SystemExit(128 + received[0] if received else error.exit_code) from None
     finally:
         for number, handler in before.items():
@@ -154,11 +154,15 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
 
 def report(error: SyncError, *, as_json: bool) -> None:
     """Say an error as a sentence and what to do; with `--json`, as an object on stdout too."""
-    name = type(error).__name__
     if as_json:
-        problem = {"code": name, "message": error.message, "advice": error.advice}
-        typer.echo(json.dumps({"error": problem}))
-    typer.echo(f"{name}: {error.message}\n{error.advice}", err=True)
+        print_json(as_object(error))
+    typer.echo(f"{type(error).__name__}: {error.message}\n{error.advice}", err=True)
+
+
+def as_object(error: SyncError) -> dict[str, object]:
+    """An error as `--json` has it."""
+    problem = {"code": type(error).__name__, "message": error.message, "advice": error.advice}
+    return {"error": problem}
 
 
 def print_json(value: object) -> None:

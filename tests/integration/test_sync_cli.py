@@ -134,9 +134,9 @@ def test_verify_names_what_is_wrong_and_ends_with_its_code(shell: Shell) -> None
     for words in (["verify"], ["verify", "--full"], ["verify", "--bucket"]):
         done = shell.run(*words, "--json")
         assert done.code == errors.WeightsIncomplete.exit_code
-        found, problem = map(json.loads, done.out.splitlines())
+        found = json.loads(done.out)
         assert found["bad"][0]["path"] == "smplx/SMPLX_NEUTRAL.npz"
-        assert problem["error"]["code"] == "WeightsIncomplete"
+        assert found["error"]["code"] == "WeightsIncomplete"
         assert "smplx/SMPLX_NEUTRAL.npz (has 7 bytes instead of 100,000)" in done.err
 
 

@@ -10,6 +10,7 @@ failure in quotation marks, and polls too long to stop in time.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import time
@@ -26,6 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.consumer.connection import client_name, connect
 from worker.consumer.locks import LockKeeper
+from worker.consumer.taking import CANCELLED, Together, with_cancellation
 from worker.contract import failure_text
 from worker.errors import AvatarError, InputError
 from worker.observability.logs import get_logger
@@ -41,6 +43,8 @@ MAX_STALLED_COUNT: Final = 3
 RUN_RETRY_DELAY_MS: Final = 1_000
 LONGEST_POLL_S: Final = 1.0
 """A blocking read for a job never lasts longer, so that stopping does not either."""
+RETURN_TIMEOUT_S: Final = 1.0
+"""For giving back a job that came when no more were wanted."""
 SETTLE_AGAIN_S: Final = 1.0
 """Between tries to settle a job while Redis does not answer."""
 
@@ -100,7 +104,9 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         )
         self.bclient = self.blockingRedisConnection.conn
         self._client_name_set = True
-        self.scripts = _Scripts(settings.prefix, settings.queue, self.redisConnection)
+        self.scripts = _Scripts(
+            settings.prefix, settings.queue, self.redisConnection, self._may_go_on
+        )
         self.lockManager = LockKeeper(
             self,
             lock_renew_time=self.opts["lockRenewTime"],
@@ -114,6 +120,7 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         self.slots = 0
         """How many jobs may be in hand at once; 0 takes none."""
         self._tokens: set[str] = set()
+        self._numbers = itertools.count()
         self._room_changed = asyncio.Event()
         self.answered_at = time.monotonic()
         self.on("locksRenewed", lambda _renewed: self.note_round_trip())
@@ -137,6 +144,12 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         """Begin to close: nothing more is taken, and the loop ends with the last job."""
         self.closing = True
         self._room_changed.set()
+
+    async def nothing_in_hand(self) -> None:
+        """Wait until every job that was taken is settled, in Redis too."""
+        while self._tokens:
+            self._room_changed.clear()
+            await self._room_changed.wait()
 
     def note_round_trip(self) -> None:
         """Note that Redis answered just now."""
@@ -174,11 +187,14 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
 
     async def moveToActive(self, token: str) -> bullmq.Job | None:  # noqa: N802 - same
         """Take the next job, when there is room for it."""
-        while len(self._tokens) >= self.slots and not self.closing:
+        # Closing, it waits for what is in hand: with the loop, the renewal of locks ends.
+        while self._tokens if self.closing else len(self._tokens) >= self.slots:
             self._room_changed.clear()
             await self._room_changed.wait()
         if self.closing:
             return None
+        # The package's loop gives one token to several questions (its closure binds late).
+        token = f"{token}:{next(self._numbers)}"
         self._tokens.add(token)
         job = None
         try:
@@ -192,12 +208,63 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
             self.lockManager.taken_at[job.id] = asked_at
         return job
 
+    def _following(self, job: bullmq.Job, token: str) -> bullmq.Job | None:
+        """Return the job that came with the completion of `job`; None when none did."""
+        asked_at, answer = self.scripts.fetched.pop(job.id, (0.0, None))
+        if answer is None:
+            return None
+        self.note_round_trip()
+        data, queue_job_id, limit_until, delay_until = answer
+        following = self.nextJobFromJobData(
+            data, queue_job_id, limit_until or 0, delay_until or 0, token
+        )
+        if following is not None:
+            self.lockManager.taken_at[following.id] = asked_at
+        return following
+
     def _give_room(self, token: str) -> None:
         self._tokens.discard(token)
         self._room_changed.set()
 
+    def nextJobFromJobData(  # noqa: N802 - the package's name
+        self, job_data: dict[str, Any] | None = None, *more: Any
+    ) -> bullmq.Job | None:
+        """Make a job of what Redis gave, and note whether it is cancelled."""
+        job = super().nextJobFromJobData(job_data, *more)
+        if job is not None and job_data is not None:
+            job.cancelled = job_data.get(CANCELLED)
+        return job
+
     async def processJob(self, job: bullmq.Job, token: str) -> None:  # noqa: N802 - same
-        """Do a job, or tell of one that stalled too often before the package fails it."""
+        """Do a job, and go on with the one that came with the answer to its completion."""
+        following: bullmq.Job | None = job
+        try:
+            while following is not None:
+                following = await self._do(following, token)
+                if following is not None and not self._may_go_on():
+                    await self._return(following, token)
+                    following = None
+        finally:
+            self._give_room(token)
+
+    def _may_go_on(self) -> bool:
+        """Whether whoever has done a job may take another."""
+        return not self.closing and len(self._tokens) <= self.slots
+
+    async def _return(self, job: bullmq.Job, token: str) -> None:
+        """Give back a job that came when jobs were no longer taken."""
+        try:
+            async with asyncio.timeout(RETURN_TIMEOUT_S):
+                await self.put_back(job, token)
+        except Exception as error:  # noqa: BLE001 - then it stalls, and is taken up again
+            self.emit("error", error, job)
+
+    async def _do(self, job: bullmq.Job, token: str) -> bullmq.Job | None:
+        """Do one job, or tell of one that stalled too often before the package fails it.
+
+        Returns:
+            The job that was taken in the step that completed this one.
+        """
         while earlier := self._in_hand.get(job.id):
             # It stalled in our own hands.  The package knows jobs by their id alone: the end of
             # the work on the first would stop the renewal of the second's lock.
@@ -207,16 +274,18 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         try:
             self.lockManager.track_job(job.id, token, round(time.time() * 1000))
             if job.deferredFailure and not await self._stalled_out(job):
-                return
+                return None
             await super().processJob(job, token)
+            return self._following(job, token)
         finally:
             self.lockManager.untrack_job(job.id)
             del self._in_hand[job.id]
-            self._give_room(token)
             over.set()
 
 
 T = TypeVar("T")
+_FINISH_OPTIONS: Final = 7
+"""Where moveToFinished-14.lua has its packed options: ARGV[8]."""
 
 
 class _Scripts(Scripts):  # type: ignore[misc]  # the package has no types
@@ -225,7 +294,46 @@ class _Scripts(Scripts):  # type: ignore[misc]  # the package has no types
     A job that is over is settled even if Redis goes away just then: the write is repeated for as
     long as the lock can last.  A write that was made, and whose answer was lost, is refused when
     it is repeated, because the lock is gone with it.
+
+    Attributes:
+        fetched: by the job that was completed: when the next one was asked for, and the answer.
     """
+
+    def __init__(
+        self, prefix: str, queue: str, connection: RedisConnection, may_fetch: Callable[[], bool]
+    ) -> None:
+        super().__init__(prefix, queue, connection)
+        take, finish = (
+            connection.conn.register_script(with_cancellation(loadScript(name), prefix, queue))
+            for name in ("moveToActive-11.lua", "moveToFinished-14.lua")
+        )
+        together = Together(connection.conn)
+        self.commands = connection.commands | {
+            "moveToActive": take,
+            "moveToFinished": lambda keys, args: together.run(finish, keys, args),
+        }
+        self._may_fetch = may_fetch
+        self.fetched: dict[str, tuple[float, list[Any] | None]] = {}
+
+    async def moveToCompleted(  # noqa: N802 - the package's name
+        self, job: bullmq.Job, value: Any, remove: Any, token: str, **_: Any
+    ) -> None:
+        """Complete a job and, when there is room, take the next in the same step, as Node does."""
+        fetch = self._may_fetch()
+        asked_at = time.monotonic()
+        keys, args = self.moveToCompletedArgs(job, value, remove, token, fetch)
+        answer = await self.moveToFinished(job.id, keys, args)
+        if fetch:
+            self.fetched[job.id] = asked_at, answer
+
+    def moveToFinishedArgs(  # noqa: N802 - same
+        self, job: bullmq.Job, *more: Any, **named: Any
+    ) -> tuple[list[str], list[Any]]:
+        """Give the worker's name, for the job that may be taken in the same step."""
+        keys, args = super().moveToFinishedArgs(job, *more, **named)
+        options = msgpack.unpackb(args[_FINISH_OPTIONS]) | {"name": job.queue.opts["name"]}
+        args[_FINISH_OPTIONS] = msgpack.packb(options)
+        return keys, args
 
     async def moveToActive(self, token: str, opts: dict[str, Any]) -> list[Any] | None:  # noqa: N802 - the package's name
         """Take the next job as Node's worker does: with its name, which becomes `processedBy`."""

@@ -78,8 +78,12 @@ async def find_cancelled(
         return {}
     reasons = await client.mget([cancel_key(prefix, queue, job_id) for job_id in wanted])
     return {
-        job_id: Cancelled(f"The job was cancelled: {reason[:LONGEST_REASON]}") if reason
-        else Cancelled()
+        job_id: cancelled(reason)
         for job_id, reason in zip(wanted, reasons, strict=True)
         if reason is not None
-    }  # fmt: skip
+    }
+
+
+def cancelled(reason: str) -> Cancelled:
+    """Return the error of a job that is cancelled for `reason`, which may be empty."""
+    return Cancelled(f"The job was cancelled: {reason[:LONGEST_REASON]}") if reason else Cancelled()

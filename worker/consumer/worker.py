@@ -22,10 +22,10 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final
 
 import bullmq
-from redis.exceptions import RedisError
 
 from worker.consumer.bull import LOCK_MS as LOCK_MS  # noqa: PLC0414 - others read it here
 from worker.consumer.bull import LONGEST_POLL_S, BullWorker, LeaveAlone, failure
+from worker.consumer.cancellation import cancelled
 from worker.consumer.delivery import Delivery as Delivery  # noqa: PLC0414 - same
 from worker.consumer.delivery import GaveUp, Handler
 from worker.consumer.pulse import Pulse, SeldomLogged
@@ -101,7 +101,7 @@ class Consumer:
             slots: how many at a time, from now on: as many as engines are usable.  More than
                 `concurrency` is that; None is `concurrency`.
         """
-        if self._worker is not None:
+        if self._worker is not None and not self._stopping:
             self._worker.set_slots(self._concurrency if slots is None else slots)
             self._worker.note_round_trip()
 
@@ -135,16 +135,18 @@ class Consumer:
         if self._worker is None or self._run is None:
             return
         self._stopping = True
-        self._worker.take_no_more()
+        # Not yet closing: the package's loop would end, and the renewal of locks with it.
+        self._worker.set_slots(0)
         running = [job.work for job in self._jobs.values()]
         if running and drain_s > 0:
             log.info("consumer.draining", jobs=len(running), seconds=drain_s)
             await asyncio.wait(running, timeout=drain_s)
-        settling = [asyncio.create_task(job.settled.wait()) for job in self._jobs.values()]
+        self._worker.take_no_more()
         for job in self._jobs.values():
             job.abort(Why.STOPPING)
-        await asyncio.wait({self._run, *settling}, timeout=LONGEST_POLL_S + 1.0)
-        for task in (self._run, self._beating, *settling):
+        settling = asyncio.create_task(self._worker.nothing_in_hand(), name="settling")
+        await asyncio.wait({self._run, settling}, timeout=LONGEST_POLL_S + 1.0)
+        for task in (self._run, self._beating, settling):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
@@ -159,6 +161,8 @@ class Consumer:
         settle_retry_policy(job, self._settings.max_retries)
         delivery = self._delivery(job)
         running = RunningJob(claimed_job_id(job.data))
+        if job.cancelled is not None:
+            running.taken_back = cancelled(job.cancelled)
         running.work = asyncio.create_task(self._work(delivery, running), name=f"job {job.id}")
         self._jobs[job.id] = running
         try:
@@ -172,16 +176,11 @@ class Consumer:
             return await self._settle(job, token, delivery, running)
         finally:
             del self._jobs[job.id]
-            running.settled.set()
 
     async def _work(self, delivery: Delivery, running: RunningJob) -> dict[str, Any]:
         """Do the job, unless it is cancelled already."""
-        if running.job_id is not None and self._pulse is not None:
-            with contextlib.suppress(RedisError, OSError):  # the pulse asks again in a second
-                cancelled = await self._pulse.find_cancelled({running.job_id})
-                running.taken_back = cancelled.get(running.job_id)
-            if running.taken_back is not None:
-                raise running.taken_back
+        if running.taken_back is not None:
+            raise running.taken_back
         return await self._handle(delivery)
 
     async def _settle(

@@ -37,13 +37,26 @@ class Passage:
             writer.close()
             return
         self._links.add(link)
+        try:
+            await self._pass(link, reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            self._links.discard(link)
+            self._dead.discard(link)
+            writer.close()
+
+    async def _pass(
+        self, link: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
 
         async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            while data := await source.read(65_536):
-                if link not in self._dead:
-                    target.write(data)
-                    await target.drain()
+            with contextlib.suppress(OSError):
+                while data := await source.read(65_536):
+                    if link not in self._dead:
+                        target.write(data)
+                        await target.drain()
 
         pumps = [
             asyncio.create_task(pump(reader, far_writer)),
@@ -51,16 +64,10 @@ class Passage:
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            writer.transport.abort()
         finally:
-            self._links.discard(link)  # first: nobody shall cut it again while it ends
-            self._dead.discard(link)
             for one in pumps:
                 one.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
             far_writer.close()
-            writer.close()
 
 
 @contextlib.asynccontextmanager

@@ -173,3 +173,23 @@ async def test_a_job_that_is_taken_up_by_its_own_worker_ends_the_work_on_it_firs
         await renewals(jobs, job, 3)
         doer.let_go.set()
         await doer.until(lambda: bool(doer.finished))
+
+
+@pytest.mark.parametrize("delayed", [False, True], ids=["empty queue", "a delayed job waits"])
+async def test_a_job_that_is_drained_keeps_its_lock(
+    settings: QueueSettings, jobs: bullmq.Queue, doer: Doer, delayed: bool
+) -> None:
+    """The package's loop ends when it is closing and has nothing to take, and renewals with it."""
+    async with consuming(settings, doer, concurrency=2) as consumer:
+        job = await jobs.add("avatar_build", {"do": "wait"}, {})
+        await doer.until(lambda: doer.at_once == 1)
+        if delayed:
+            await jobs.add("avatar_build", {}, {"delay": 3_600_000})
+        stopping = asyncio.create_task(consumer.stop(drain_s=20))
+        late = await jobs.add("avatar_build", {}, {})
+        await renewals(jobs, job, 8)
+        doer.let_go.set()
+        await stopping
+    assert [one.queue_job_id for one in doer.taken] == [job.id]
+    assert await job.getState() == "completed"
+    assert await late.getState() == "waiting"

@@ -33,7 +33,6 @@ class RunningJob:
         self.job_id = job_id
         self.why: Why | None = None
         self.taken_back: Cancelled | None = None
-        self.settled = asyncio.Event()
 
     def abort(self, why: Why) -> bool:
         """Cancel the work; whether it was not over, and not aborted for as good a reason, yet."""

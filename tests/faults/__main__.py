@@ -36,9 +36,7 @@ def run_matrix(
     quick: Annotated[bool, typer.Option(help="Only those that `make test` runs.")] = False,
     logs: Annotated[bool, typer.Option(help="Show the workers' logs of cells that fail.")] = False,
     write: Write = True,
-    as_json: WHOLE_SOAK = 2000
-
-AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the matrix, or a part of it; exit code 1 when an invariant does not hold."""
     chosen = [
@@ -103,9 +101,7 @@ def _table(outcomes: list[Outcome]) -> Table:
 
 
 @app.command("figures")
-def run_figures(write: Write = True, as_json: WHOLE_SOAK = 2000
-
-AsJson = False) -> None:
+def run_figures(write: Write = True, as_json: AsJson = False) -> None:
     """Measure SIGTERM to back in wait, and SIGKILL to running elsewhere, at production's times."""
     found = asyncio.run(figures.measure())
     if write:
@@ -118,9 +114,7 @@ def run_soak(
     jobs: Annotated[int, typer.Option(min=10, help="How many.")] = WHOLE_SOAK,
     seed: Annotated[int | None, typer.Option(help="Of the dice; a new one when not given.")] = None,
     write: Write = True,
-    as_json: WHOLE_SOAK = 2000
-
-AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run many mixed jobs under random faults; exit code 1 when something is wrong or has grown."""
     report = asyncio.run(soaking.soak(jobs, seed or random.randrange(1, 100_000), console))

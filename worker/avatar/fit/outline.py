@@ -7,6 +7,7 @@ told apart by looking whether the pixel just outside the edge is covered by the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from worker.avatar.fit.evidence import Contour, features
 from worker.avatar.raster import coverage
-from worker.avatar.types import Float64Array, Int64Array
+from worker.avatar.types import BoolArray, Float64Array, Int64Array
 
 SAMPLES_A_WAY = 350
 """Points matched from the body to the photo, and as many from the photo to the body."""
@@ -24,6 +25,12 @@ _RASTER_SCALE = 0.8
 """Pixels of the coverage test in a working pixel."""
 _PROBE_PX = 2.5
 """How far outside an edge coverage is looked up, working pixels: over one pixel of the raster."""
+_BEHIND_PX = (0.4, 4.0)
+"""An edge with another this far outside of it, and no farther, is not the outline: in profile
+one hip all but hides the other, nearer than coverage is probed."""
+_BESIDE_PX = 2.0
+"""How far along the outline that other edge may pass."""
+_SAMPLES_AN_EDGE = 5
 _SAME_DIRECTION = 0.6
 """Cosine below which two outline points cannot be the same."""
 
@@ -81,11 +88,12 @@ class OutlineFinder:
         outward = ((middle - corners[front].mean(dim=1)) * normal).sum(dim=1, keepdim=True)
         normal = torch.where(outward < 0, -normal, normal)
         outer = ~self._covered(uv, facing, middle + _PROBE_PX * normal) & (length > 1e-6)
+        kept = _outermost(*(part[outer].cpu().numpy() for part in (middle, normal, start, end)))
         return Outline(
-            edges=edges[outer].cpu().numpy(),
-            points=middle[outer].cpu().numpy(),
-            normals=normal[outer].cpu().numpy(),
-            length=length[outer].cpu().numpy(),
+            edges=edges[outer].cpu().numpy()[kept],
+            points=middle[outer].cpu().numpy()[kept],
+            normals=normal[outer].cpu().numpy()[kept],
+            length=length[outer].cpu().numpy()[kept],
         )
 
     def _covered(self, uv: Tensor, facing: Tensor, probes: Tensor) -> Tensor:
@@ -124,6 +132,39 @@ def match(outline: Outline, contour: Contour, radius_px: float) -> Matches:
     kept = (apart < radius_px) & (agree > _SAME_DIRECTION)
     body, photo = body[kept], photo[kept]
     return Matches(outline.edges[body], contour.points[photo], contour.normals[photo])
+
+
+def _outermost(
+    points: Float64Array, normals: Float64Array, start: Float64Array, end: Float64Array
+) -> BoolArray:
+    """(E,) the edges that no other edge of the outline lies just outside of.
+
+    Args:
+        points: (E, 2) middles of the edges.
+        normals: (E, 2) outwards.
+        start: (E, 2) ends of the edges,
+        end: (E, 2) and their other ends.
+    """
+    kept = np.ones(len(points), dtype=bool)
+    share = np.linspace(0.0, 1.0, _SAMPLES_AN_EDGE)[:, None]
+    samples = (start[:, None] * (1.0 - share) + end[:, None] * share).reshape(-1, 2)
+    nearest, farthest = _BEHIND_PX
+    pairs = cKDTree(points).sparse_distance_matrix(
+        cKDTree(samples), math.hypot(farthest, _BESIDE_PX), output_type="ndarray"
+    )
+    own, other = pairs["i"], pairs["j"]
+    apart, normal = samples[other] - points[own], normals[own]
+    outside = (apart * normal).sum(axis=1)
+    beside = np.abs(apart[:, 0] * normal[:, 1] - apart[:, 1] * normal[:, 0])
+    agree = (normal * normals[other // _SAMPLES_AN_EDGE]).sum(axis=1)
+    hidden = (
+        (outside > nearest)
+        & (outside < farthest)
+        & (beside < _BESIDE_PX)
+        & (agree > _SAME_DIRECTION)
+    )
+    kept[own[hidden]] = False
+    return kept
 
 
 def _evenly(length: Float64Array, count: int) -> Int64Array:

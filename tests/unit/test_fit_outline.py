@@ -1,0 +1,74 @@
+"""The outline that the fit finds on a posed body lies where its picture's outline lies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from worker.avatar.body.free import free_body
+from worker.avatar.body.jacobian import ArticulatedShape
+from worker.avatar.fit import priors, rotation
+from worker.avatar.fit.camera import project
+from worker.avatar.fit.evidence import gather
+from worker.avatar.fit.outline import OutlineFinder, match
+from worker.avatar.raster import coverage
+from worker.avatar.types import Float64Array, Gender, Intrinsics, Observation, ViewName
+
+FOCAL_PX, WIDTH, HEIGHT = 1100.0, 768, 1024
+TRUNK = (0, 3, 6, 9)
+"""Pelvis and spine."""
+
+
+def _distances(gender: Gender, yaw_deg: float, seed: int) -> tuple[Float64Array, Float64Array]:
+    """Of a random person's own outline from its mask's: all, and the trunk's, in pixels."""
+    body = free_body(gender)
+    shape = ArticulatedShape(body, 50).to(torch.device("cpu"))
+    rng = np.random.default_rng(seed)
+    local = priors.standing_pose(dtype=torch.float64, device=torch.device("cpu"))
+    local[0] = rotation.about(0, 180.0, like=local) @ rotation.about(1, yaw_deg, like=local)
+    for joint in priors.FITTED_JOINTS[1:]:
+        local[joint] = local[joint] @ rotation.exp(torch.as_tensor(rng.normal(0, 0.08, 3)))
+    betas = torch.as_tensor(rng.normal(0, 0.8, 50))
+    turned = shape.global_rotations(local[None])
+    here = shape.vertices(shape.posed(betas, turned, local.new_zeros((1, 3))))[0, :, 1]
+    away = local.new_tensor([[0.0, -float(here.max() + here.min()) / 2, FOCAL_PX * 1.75 / 820]])
+    posed = shape.posed(betas, turned, away)
+    uv = project(
+        shape.vertices(posed),
+        local.new_tensor([FOCAL_PX]).log(),
+        local.new_tensor([[WIDTH / 2, HEIGHT / 2]]),
+    ).uv[0]
+    mask = coverage(uv.float(), shape.faces, HEIGHT, WIDTH).numpy()
+    observed = Observation(
+        view=ViewName.FRONT,
+        intrinsics=Intrinsics(FOCAL_PX, WIDTH, HEIGHT, known=True),
+        box=np.array([0, 0, WIDTH, HEIGHT], dtype=np.float32),
+        keypoints=np.concatenate(
+            (body.keypoint_regressor @ uv.numpy(), np.ones((23, 1))), axis=1
+        ).astype(np.float32),
+        mask=mask.astype(np.float32),
+        source="synthetic",
+    )
+    view = gather(observed)
+    found = OutlineFinder(shape.faces).find(uv * view.scale)
+    pairs = match(found, view.contour, 10.0)
+    own = (uv * view.scale).numpy()[pairs.edges].mean(axis=1)
+    apart = ((own - pairs.points) * pairs.normals).sum(axis=1)
+    part = shape.weights[pairs.edges[:, 0]].argmax(dim=1).numpy()
+    return apart, apart[np.isin(part, TRUNK)]
+
+
+@pytest.mark.parametrize("yaw_deg", [0.0, 90.0], ids=["front", "profile"])
+def test_a_posed_body_s_outline_is_that_of_its_mask(yaw_deg: float) -> None:
+    # In profile one hip lies a pixel or two behind the other: counted as outline, it made every
+    # fitted body fatter (0.4 px on the trunk, 0.6 cm of chest and waist from two clean views).
+    people = [
+        _distances(gender, yaw_deg, seed)
+        for gender in (Gender.MALE, Gender.FEMALE)
+        for seed in range(3)
+    ]
+    everywhere, trunk = (np.concatenate(parts) for parts in zip(*people, strict=True))
+    assert len(trunk) > 300
+    assert abs(everywhere.mean()) < 0.1
+    assert abs(trunk.mean()) < 0.1

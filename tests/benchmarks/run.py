@@ -1,7 +1,8 @@
 """`avatar-worker bench`: how far the fit is off on people of known measurements, and how fast.
 
 Printed beside what one would guess without a photo (regressions from height, and from height and
-weight) and beside the floor: the true body brought into the shape space and measured.
+weight), beside the floor (the true body brought into the shape space and measured) and, with
+`--peer`, beside the prototype of the method.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.cases import Case, load_cases  # noqa: E402 - the checkout's own package
+from tests.benchmarks.peer_prototype import Prototype  # noqa: E402 - as above
 from worker.avatar.body.free import FREE_BODY_DIGEST, free_body  # noqa: E402 - as above
 from worker.avatar.body.model import BodyModel  # noqa: E402 - as above
 from worker.avatar.fit import FitOptions, fit_body  # noqa: E402 - as above
 from worker.avatar.measure import Measurer  # noqa: E402 - as above
 from worker.avatar.types import Float64Array, Gender, ViewName  # noqa: E402 - as above
 
+PEER = ROOT.parent / "shared/prototypes/fit"
+"""Where the prototype lies beside a checkout, if it does."""
 KEYS = ("chestCm", "waistCm", "hipCm", "insideLegCm")
 SIGNED = ("male", "female")
 
@@ -59,6 +63,7 @@ SETUPS = (
     Setup("front + side, gender undeclared", BOTH, neutral=True),
     Setup("front + side, eroded 8", BOTH, erode_px=8.0),
 )
+PEER_SETUPS = ("front", "front + side", "front + side + weight")
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class Outcome:
     off_cm: dict[str, float]
     vertex_mm: float
     seconds: float
-    iou: float
+    iou: float | None
+    """The worst view's; the prototype reports none."""
 
 
 class Bench:
@@ -85,23 +91,35 @@ class Bench:
         gender = Gender.NEUTRAL if setup.neutral else case.gender
         body = self._bodies[gender]
         observations = [case.observation(view) for view in setup.views]
-        height_m = case.request["heightCm"] / 100
         started = time.perf_counter()
         fit = fit_body(
             body,
             observations,
-            height_m=height_m,
+            height_m=case.request["heightCm"] / 100,
             weight_kg=case.request["weightKg"] if setup.weight else None,
             options=FitOptions(setup.outlines, setup.erode_px),
         )
         seconds = time.perf_counter() - started
-        vertices = self._shaped(body, fit.betas)
-        vertices *= height_m / np.ptp(vertices[:, 1])
+        return self._judged(
+            case, gender, fit.betas, seconds=seconds, iou=min(view.iou for view in fit.views)
+        )
+
+    def peer(self, case: Case, setup: Setup, prototype: Prototype) -> Outcome:
+        """Let the prototype fit a case and hold it against the truth as ours is."""
+        betas, seconds = prototype.fit(case, setup.views, weight=setup.weight)
+        betas = np.pad(betas, (0, self._bodies[case.gender].num_betas - len(betas)))
+        return self._judged(case, case.gender, betas, seconds=seconds, iou=None)
+
+    def _judged(
+        self, case: Case, gender: Gender, betas: Float64Array, *, seconds: float, iou: float | None
+    ) -> Outcome:
+        vertices = self._shaped(self._bodies[gender], betas)
+        vertices *= case.request["heightCm"] / 100 / np.ptp(vertices[:, 1])
         return Outcome(
             off_cm=self._off(gender, vertices, case),
             vertex_mm=_vertex_mm(vertices, case.vertices()),
             seconds=seconds,
-            iou=min(view.iou for view in fit.views),
+            iou=iou,
         )
 
     def floor(self, case: Case) -> Outcome:
@@ -132,17 +150,27 @@ def _vertex_mm(vertices: Float64Array, true: Float64Array) -> float:
 def _summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     keys = outcomes[0].off_cm
     off = {key: np.array([outcome.off_cm[key] for outcome in outcomes]) for key in keys}
+    ious = [outcome.iou for outcome in outcomes if outcome.iou is not None]
     return {
         "n": len(outcomes),
         "meanAbsoluteErrorCm": {key: round(float(np.abs(off[key]).mean()), 2) for key in keys},
+        "standardErrorCm": {
+            key: round(float(np.abs(off[key]).std() / len(outcomes) ** 0.5), 2) for key in keys
+        },
         "biasCm": {key: round(float(off[key].mean()), 2) for key in keys},
         "vertexMm": round(float(np.mean([outcome.vertex_mm for outcome in outcomes])), 1),
         "medianSeconds": round(float(np.median([outcome.seconds for outcome in outcomes])), 2),
-        "iou": round(float(np.mean([outcome.iou for outcome in outcomes])), 3),
+        **({"iou": round(float(np.mean(ious)), 3)} if ious else {}),
     }
 
 
-def run(folder: Path, *, quiet: bool, only: str | None) -> dict[str, Any]:
+def run(
+    folder: Path,
+    *,
+    quiet: bool,
+    only: Sequence[str] | None,
+    prototype: Prototype | None = None,
+) -> dict[str, Any]:
     """Fit every case in every setup; return the figures by setup and gender."""
     cases = load_cases(folder)
     if not cases:
@@ -160,8 +188,17 @@ def run(folder: Path, *, quiet: bool, only: str | None) -> dict[str, Any]:
     rows += [
         (setup.name, lambda case, setup=setup: bench.fit(case, setup))
         for setup in SETUPS
-        if only is None or only in setup.name
+        if not only or setup.name in only
     ]
+    if prototype is not None:
+        rows += [
+            (
+                f"prototype: {setup.name}",
+                lambda case, setup=setup: bench.peer(case, setup, prototype),
+            )
+            for setup in SETUPS
+            if setup.name in PEER_SETUPS and (not only or setup.name in only)
+        ]
     for name, judge in rows:
         outcomes = {
             case.name: (case.gender.value, judge(case))
@@ -201,14 +238,35 @@ def main() -> None:
         action="append",
         help="a set of cases; may be given again (default: every set of build/cases)",
     )
-    parser.add_argument("--only", help="run only setups whose name holds this")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="SETUP",
+        choices=[setup.name for setup in SETUPS],
+        help="run this setup only; may be given again: %(choices)s",
+    )
+    parser.add_argument(
+        "--peer",
+        type=Path,
+        nargs="?",
+        const=PEER,
+        help="also run the prototype, whose fitlib.py lies in this folder (default: %(const)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     given = parser.parse_args()
     torch.set_num_threads(1)
     sets = given.cases or sorted(path.parent for path in (ROOT / "build/cases").glob("*/male-00"))
     if not sets:
         raise SystemExit("there are no cases in build/cases; `make bench` makes some")
-    reports = [run(folder, quiet=given.json, only=given.only) for folder in sets]
+    prototype = None
+    if given.peer is not None:
+        try:
+            prototype = Prototype(given.peer)
+        except FileNotFoundError as missing:
+            print(f"The peer is skipped: {missing}.", file=sys.stderr)  # noqa: T201 - for people
+    reports = [
+        run(folder, quiet=given.json, only=given.only, prototype=prototype) for folder in sets
+    ]
     if given.json:
         print(json.dumps(reports))  # noqa: T201 - this is what --json is for
         return

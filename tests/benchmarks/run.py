@@ -243,7 +243,8 @@ def main() -> None:
         action="append",
         metavar="SETUP",
         choices=[setup.name for setup in SETUPS],
-        help="run this setup only; may be given again: %(choices)s",
+        help="run this setup only; may be given again: "
+        + "; ".join(setup.name for setup in SETUPS),
     )
     parser.add_argument(
         "--peer",

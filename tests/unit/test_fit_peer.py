@@ -11,7 +11,7 @@ from tests.benchmarks.peer_prototype import Prototype, _contours
 
 
 def test_a_folder_without_the_prototype_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="fitlib.py is missing"):
+    with pytest.raises(FileNotFoundError, match=r"fitlib\.py is missing"):
         Prototype(tmp_path)
 
 

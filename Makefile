@@ -96,6 +96,7 @@ soak: setup $(DEV_STAMP) $(NODE_STAMP) ## 2,000 mixed jobs with a random fault e
 .PHONY: sync-models
 sync-models: $(DEMO_STAMP) ## bring missing weights from the private bucket to the volume (MODEL_SYNC_*)
 	@$(BIN)/models-sync pull $(ARGS)
+	@$(BIN)/models-sync place
 
 .PHONY: publish-models
 publish-models: $(DEMO_STAMP) ## fill the private bucket from SRC=folder, and write its manifest (MODEL_SYNC_*)

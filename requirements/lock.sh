@@ -17,5 +17,7 @@ trap 'rm -f "$tmp"' EXIT
   --output-file "$tmp" --extra demo --extra recipe --group dev pyproject.toml
 mapfile -t skip < <(sed -nE 's/^((nvidia-|cuda-)[a-z0-9-]+|triton|torch)==.*/--no-emit-package=\1/p' "$tmp")
 compile requirements/demo.lock --extra demo "${skip[@]}" pyproject.toml
+compile requirements/run.lock -c requirements/demo.lock "${skip[@]}" pyproject.toml
+compile requirements/licensed.lock --extra licensed -c requirements/demo.lock "${skip[@]}" pyproject.toml
 compile requirements/dev.lock --extra demo --group dev -c requirements/demo.lock "${skip[@]}" pyproject.toml
 compile requirements/recipe.lock --extra recipe -c requirements/dev.lock "${skip[@]}" pyproject.toml

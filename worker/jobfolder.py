@@ -17,8 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from pydantic import ValidationError
+
 from worker.contract import AvatarJob
-from worker.engine.messages import RunJob
+from worker.engine.messages import Built, RunJob
 from worker.errors import JobHeldElsewhere
 from worker.storage.bucket import Bucket
 from worker.storage.photos import fetch_photo
@@ -26,6 +28,8 @@ from worker.storage.work import OUTPUTS, WorkStore
 
 FRONT_PHOTO: Final = "photo_front"
 SIDE_PHOTO: Final = "photo_side"
+BUILT: Final = "built.json"
+"""The engine's answer, among the finished files in the work store."""
 LAST_SAVES_S: Final = 0.8
 """How long an aborted attempt waits for what is on its way to the work store."""
 
@@ -54,6 +58,8 @@ class JobFolder:
         self._check = check
         self._fingerprint: str | None = None
         self._resume: tuple[str, ...] = ()
+        self.finished: Built | None = None
+        """What an earlier attempt had computed to the end, its files in the folder."""
         self._saves: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -95,7 +101,11 @@ class JobFolder:
         if engine_fingerprint is None:
             return
         self._fingerprint = await asyncio.to_thread(self._follow_from, engine_fingerprint)
-        self._resume = await self._work.load(self._job.job_id, self._fingerprint, self.path)
+        where = (self._job.job_id, self._fingerprint, self.path)
+        if await self._work.load_finished(*where):
+            self.finished = await asyncio.to_thread(self._read_built)
+        if self.finished is None:
+            self._resume = await self._work.load(*where)
 
     def engine_job(self) -> RunJob:
         """Return the engine's order."""
@@ -118,9 +128,22 @@ class JobFolder:
             self._saves.add(task)
             task.add_done_callback(self._saves.discard)
 
-    async def save_outputs(self, names: Collection[str]) -> None:
-        """Save the finished files, so that a publication that goes wrong can be repaired."""
-        await self._save(OUTPUTS, names)
+    async def save_outputs(self, built: Built, names: Collection[str]) -> None:
+        """Save the finished files and what the engine said of them, before they are published.
+
+        Whoever publishes this job after us publishes these bytes.
+        """
+        if self.finished is None:
+            kept = built.model_copy(update={"files": tuple(sorted(names))})
+            (self.path / BUILT).write_text(kept.model_dump_json())
+            await self._save(OUTPUTS, (*kept.files, BUILT))
+
+    def _read_built(self) -> Built | None:
+        with contextlib.suppress(OSError, ValidationError):
+            built = Built.model_validate_json((self.path / BUILT).read_bytes())
+            if all((self.path / name).is_file() for name in built.files):
+                return built
+        return None
 
     async def _save(self, stage: str, names: Collection[str]) -> None:
         if self._fingerprint is None:

@@ -17,6 +17,7 @@ Exit codes:
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -56,6 +57,7 @@ from worker.weights import Weights, describe, refusal
 log = get_logger("worker")
 
 QUEUE_RETRY_S: Final = 5.0
+CLEAN_AGAIN_S: Final = 5.0
 SWEEP_EVERY_S: Final = 6 * 3600.0
 WORK_KEPT_S: Final = 48 * 3600.0
 """What was computed of a job that nobody finished is removed after this."""
@@ -151,9 +153,9 @@ class Worker:
     async def _work(self) -> ExitCode:
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         taking = asyncio.create_task(self._take_jobs(), name="take jobs")
-        sweeping = asyncio.create_task(self._sweep(), name="sweep")
+        tidying = asyncio.create_task(self._tidy(), name="tidy")
         await asyncio.wait({stopped, taking}, return_when=asyncio.FIRST_COMPLETED)
-        sweeping.cancel()
+        tidying.cancel()
         if stopped.done():
             taking.cancel()
             return ExitCode.STOPPED
@@ -194,14 +196,21 @@ class Worker:
                 self._queue_trouble = None
                 return
 
-    async def _sweep(self) -> None:
-        """Remove what was kept of jobs that nobody finished; several workers may do it at once."""
+    async def _tidy(self) -> None:
+        """Remove what was kept of jobs that are over, or that nobody finished.
+
+        Several workers may do it at once.
+        """
+        swept_at = -math.inf
         while True:
-            try:
-                await self._work_store.sweep(WORK_KEPT_S)
-            except AvatarError as error:
-                log.warning("work.not_swept", why=error.message)
-            await asyncio.sleep(SWEEP_EVERY_S)
+            await self._work_store.clean_again()
+            if (now := asyncio.get_running_loop().time()) - swept_at >= SWEEP_EVERY_S:
+                swept_at = now
+                try:
+                    await self._work_store.sweep(WORK_KEPT_S)
+                except AvatarError as error:
+                    log.warning("work.not_swept", why=error.message)
+            await asyncio.sleep(CLEAN_AGAIN_S)
 
     async def _shut_down(self) -> None:
         """Queue first, so that the job that is running is settled; HTTP last."""

@@ -37,6 +37,7 @@ from worker.errors import (
     AvatarError,
     EngineCrashed,
     EngineError,
+    EngineUnavailable,
     JobAborted,
     JobKillsEngine,
     PayloadInvalid,
@@ -248,15 +249,17 @@ class JobRunner:
                 await folder.restore(self._engine.fingerprint)
 
             # ---------------------------------------------------- 4. the engine builds it
-            with summary.stage("engine"):
-                built = await self._build(job, folder, progress)
-            summary.engine(built.stage_seconds)
+            built = folder.finished
+            if built is None:
+                with summary.stage("engine"):
+                    built = await self._build(job, folder, progress)
+                summary.engine(built.stage_seconds)
 
             # ---------------------------------------------------- 5. outputs; the marker, last
             hidden = frozenset() if self._publish_inspection else built.inspection_files
             names = set(built.files) - hidden - {MARKER}
             with summary.stage("publish"):
-                await folder.save_outputs(names)
+                await folder.save_outputs(built, names)
                 marker = await self._outputs.publish(
                     job.job_id,
                     folder.path,
@@ -278,6 +281,8 @@ class JobRunner:
                 timeout_s=self._timeout_s,
                 checkpoint=folder.checkpoint,
             )
+        except EngineUnavailable as error:
+            raise JobAborted(error.message) from error  # not the job's fault: put off
         except EngineCrashed as crash:
             kills = await self._marks.note_kill(job.job_id)
             if kills < KILLS_UNTIL_REFUSED:

@@ -10,7 +10,6 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.errors import LicensedEstimatorMissing, WeightsUnavailable
@@ -19,6 +18,7 @@ from worker.observability.logs import get_logger
 if TYPE_CHECKING:
     from models_sync.progress import Progress
     from models_sync.settings import SyncSettings as PullSettings
+    from models_sync.settings import VolumeSettings
     from worker.settings import Settings
 
 log = get_logger("worker.weights")
@@ -28,14 +28,6 @@ RETRY_S: Final = (10.0, 30.0, 120.0)
 LOG_EVERY_S: Final = 10.0
 STOP_S: Final = 2.0
 GB: Final = 1e9
-
-KNOWN_FILES: Final = {
-    "smplx": ("smplx/SMPLX_NEUTRAL.npz", "smplx/SMPLX_MALE.npz", "smplx/SMPLX_FEMALE.npz"),
-    "pixie": ("pixie/pixie_model.tar",),
-    "sam3d": ("sam3d/model.ckpt", "sam3d/model_config.yaml", "sam3d/assets/mhr_model.pt"),
-    "sam2": ("sam2/checkpoints/sam2.1_hiera_large.pt",),
-}
-"""What the contract says each source consists of, at least."""
 
 
 class Weights:
@@ -77,7 +69,6 @@ class Weights:
         # Only here: a worker that syncs nothing does not load it.
         from models_sync.errors import Interrupted, SyncError  # noqa: PLC0415 - see above
         from models_sync.place import place  # noqa: PLC0415 - see above
-        from models_sync.transfer import pull  # noqa: PLC0415 - see above
 
         pulling = _pull_settings(self._settings)
         loop = asyncio.get_running_loop()
@@ -86,7 +77,7 @@ class Weights:
             loop.call_soon_threadsafe(self._note, progress)
 
         try:
-            report = await _in_thread(lambda: pull(pulling, tell, self._cancel))
+            await _in_thread(lambda: _pull(pulling, tell, self._cancel))
             placed = await _in_thread(lambda: place(pulling))
         except Interrupted:
             return WeightsUnavailable("The sync was stopped.")
@@ -96,7 +87,6 @@ class Weights:
             )
         for sentence in placed.skipped:
             log.warning("weights.not_placed", why=sentence)
-        log.info("weights.complete", verified=str(report.trust), seconds=round(report.seconds, 1))
         return None
 
     def _note(self, progress: Progress) -> None:
@@ -135,28 +125,40 @@ def describe(progress: Progress | None) -> str:
     return f"{text}, {math.ceil(progress.eta_s / 60)} min left"
 
 
-def missing_files(settings: Settings) -> list[Path]:
-    """Return the files of the contract that are not on the volume, of the sources asked for."""
-    root = settings.sync.local_root
-    return [
-        root / name
-        for source in settings.sync.sources
-        for name in KNOWN_FILES[source]
-        if not (root / name).is_file()
-    ]
-
-
 def refusal(settings: Settings) -> LicensedEstimatorMissing:
     """Say why REQUIRE_REAL_AVATAR cannot be met, naming the files that are missing too."""
-    missing = missing_files(settings)
+    from models_sync.errors import SyncError  # noqa: PLC0415 - see `Weights._try`
+    from models_sync.verify import how_to_get, verify_quick  # noqa: PLC0415 - same
+
+    volume = _volume_settings(settings)
+    try:
+        missing = verify_quick(volume, volume.source_names())
+    except SyncError as error:
+        return LicensedEstimatorMissing(
+            f"{LicensedEstimatorMissing().message} {type(error).__name__}: {error.message}",
+            advice=error.advice,
+        )
     if not missing:
         return LicensedEstimatorMissing()
     return LicensedEstimatorMissing(
-        f"{LicensedEstimatorMissing().message} Nor are these files on the volume: "
-        f"{', '.join(map(str, missing))}.",
-        advice=f"{LicensedEstimatorMissing.default_advice} The files come with "
-        "MODEL_SYNC_ENABLED=true and its variables, or with `make sync-models`.",
+        f"{LicensedEstimatorMissing().message} {how_to_get(missing, volume.local_root)}"
     )
+
+
+def _pull(pulling: PullSettings, tell: Callable[[Progress], None], cancel: threading.Event) -> None:
+    """Pull; a bucket that is down is no reason to stop where everything is there already."""
+    from models_sync.errors import BucketUnreachable  # noqa: PLC0415 - see `Weights._try`
+    from models_sync.transfer import pull  # noqa: PLC0415 - same
+    from models_sync.verify import verify_quick  # noqa: PLC0415 - same
+
+    try:
+        report = pull(pulling, tell, cancel)
+    except BucketUnreachable as error:
+        if verify_quick(pulling, pulling.source_names()):
+            raise
+        log.warning("weights.not_compared", why=error.message, instead="what was verified before")
+    else:
+        log.info("weights.complete", verified=str(report.trust), seconds=round(report.seconds, 1))
 
 
 async def _in_thread(work: Callable[[], Any]) -> Any:
@@ -189,13 +191,26 @@ def _pull_settings(settings: Settings) -> PullSettings:
     """Hand the same variables on; `models_sync` does not know ours."""
     from models_sync.settings import SyncSettings  # noqa: PLC0415 - see `Weights._try`
 
-    sync, models = settings.sync, settings.models
-    given: dict[str, Any] = {
+    sync = settings.sync
+    bucket: dict[str, Any] = {
         "minio_endpoint": sync.endpoint,
         "minio_secure": sync.secure,
         "minio_bucket": sync.bucket,
         "minio_access_key": sync.access_key,
         "minio_secret_key": sync.secret_key,
+    }
+    return SyncSettings(**_volume(settings), **bucket)
+
+
+def _volume_settings(settings: Settings) -> VolumeSettings:
+    from models_sync.settings import VolumeSettings  # noqa: PLC0415 - see `Weights._try`
+
+    return VolumeSettings(**_volume(settings))
+
+
+def _volume(settings: Settings) -> dict[str, Any]:
+    sync, models = settings.sync, settings.models
+    return {
         "prefix": sync.prefix or "",
         "sources": ",".join(sync.sources),
         "local_root": sync.local_root,
@@ -203,4 +218,3 @@ def _pull_settings(settings: Settings) -> PullSettings:
         "pixie_model_dir": models.pixie_dir,
         "segmentor_path": models.sam3d_segmentor,
     }
-    return SyncSettings(**given)

@@ -97,6 +97,21 @@ async def test_what_is_wrong_with_the_bucket_is_said_and_tried_again(
         await until_ready(worker, timeout_s=15)
 
 
+async def test_a_bucket_that_is_down_stops_nobody_who_has_everything(
+    start_worker: StartWorker, sync: dict[str, str], tmp_path: Path
+) -> None:
+    from models_sync.catalog import CATALOG
+
+    for name in ("smplx", "sam2"):
+        for file in CATALOG[name].required:
+            path = tmp_path / "models" / CATALOG[name].prefix / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"copied by hand")
+    gone = sync | {"MODEL_SYNC_MINIO_ENDPOINT": "127.0.0.1:9"}
+    async with start_worker(**gone) as worker:
+        await until_ready(worker, timeout_s=60)
+
+
 async def test_jobs_wait_until_the_weights_are_there(
     start_worker: StartWorker, sync: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +142,7 @@ async def test_a_real_avatar_without_weights_names_every_file(
     assert told["code"] == "LICENSED_ESTIMATOR_MISSING"
     for name in ("SMPLX_NEUTRAL.npz", "SMPLX_MALE.npz", "sam2.1_hiera_large.pt"):
         assert name in told["reason"]
-    assert "make sync-models" in told["advice"]
+    assert "models-sync pull" in told["reason"]
 
 
 def test_a_sync_without_a_bucket_is_refused_by_name(environment: dict[str, str]) -> None:

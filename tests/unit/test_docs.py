@@ -24,7 +24,7 @@ def test_every_package_of_the_run_time_has_its_licence_on_the_page() -> None:
     assert {name for name in installed if f"| {name} |" not in listed} == set()
 
 
-@pytest.mark.parametrize("lock", ["demo.lock", "dev.lock", "recipe.lock"])
+@pytest.mark.parametrize("lock", ["run.lock", "licensed.lock", "demo.lock", "dev.lock", "recipe.lock"])
 def test_a_lock_names_no_host_and_hashes_everything(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text()
     assert "://" not in text
@@ -33,8 +33,9 @@ def test_a_lock_names_no_host_and_hashes_everything(lock: str) -> None:
         assert "--hash=sha256:" in entry, entry
 
 
-def test_the_run_time_is_free_of_non_commercial_code() -> None:
-    lock = (ROOT / "requirements" / "demo.lock").read_text()
+@pytest.mark.parametrize("name", ["run.lock", "demo.lock"])
+def test_the_run_time_is_free_of_non_commercial_code(name: str) -> None:
+    lock = (ROOT / "requirements" / name).read_text()
     assert not re.search(r"^(smplx|anny|chumpy)==", lock, flags=re.MULTILINE)
 
 

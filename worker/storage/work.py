@@ -55,6 +55,7 @@ class WorkStore:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+        self._uncleaned: set[str] = set()
 
     async def save(
         self, job_id: str, fingerprint: str, stage: str, folder: Path, names: Collection[str]
@@ -96,6 +97,21 @@ class WorkStore:
                 restored.append(stage)
         return tuple(restored)
 
+    async def load_finished(self, job_id: str, fingerprint: str, folder: Path) -> bool:
+        """Bring back the finished files that an earlier attempt was about to publish.
+
+        Publishing the same bytes again is what makes it harmless when an upload of that attempt
+        still arrives.  Never raises.
+
+        Returns:
+            Whether they now lie in the folder.
+        """
+        key = f"{PREFIX}{job_id}/{_word(fingerprint)}/{OUTPUTS}.zip"
+        if not any(item.key == key for item in await self._found(key)):
+            return False
+        there = set(await asyncio.to_thread(os.listdir, folder))
+        return await self._restore(key, folder, taken=there)
+
     async def load_outputs(self, job_id: str, folder: Path, wanted: Mapping[str, str]) -> bool:
         """Bring back finished files, whichever worker computed them.  Never raises.
 
@@ -115,13 +131,21 @@ class WorkStore:
         return False
 
     async def clean(self, job_id: str) -> None:
-        """Forget a job.  Never raises: what stays is swept by age."""
+        """Forget a job.  Never raises: what stays is tried again, and swept by age."""
         try:
             found = await self._bucket.list(f"{PREFIX}{job_id}/", at_most=MAX_SWEPT)
             if found:
                 await self._bucket.delete([item.key for item in found])
+            self._uncleaned.discard(job_id)
         except StorageUnavailable as error:
             log.warning("work.not_cleaned", why=error.message)
+            if len(self._uncleaned) < MAX_SWEPT:
+                self._uncleaned.add(job_id)
+
+    async def clean_again(self) -> None:
+        """Try again to forget the jobs that could not be forgotten.  Never raises."""
+        for job_id in tuple(self._uncleaned):
+            await self.clean(job_id)
 
     async def sweep(self, older_than_s: float) -> int:
         """Delete what nobody came back for.

@@ -491,3 +491,25 @@ async def test_the_commands_json_has_everything_and_its_exit_code_tells_what_was
     mended = await command("queue", "requeue", "corphan", "cnobody", "--yes", "--json")
     assert [repair["done"] for repair in json.loads(mended.stdout)["repairs"]] == [True, False]
     assert mended.returncode == 1
+
+
+async def test_a_job_is_enqueued_and_cancelled_from_the_command_line(
+    command: Any, backstage: Backstage
+) -> None:
+    photo = "https://cdn.shop.example/tryfitted/uploads/a.jpg"
+    refused = await command("enqueue", "--job-id", "cnew", "--front", photo, "--height", "17")
+    assert refused.returncode == 3
+    assert "heightCm" in refused.stderr
+
+    added = await command(
+        *("enqueue", "--job-id", "cnew", "--front", photo, "--height", "178", "--json")
+    )
+    [repair] = json.loads(added.stdout)["repairs"]
+    assert repair["done"]
+    cancelled = await command("cancel", "cnew", "--reason", "ordered twice", "--yes")
+    assert "is cancelled; it is waiting" in cancelled.stdout
+    assert await backstage.client.get(backstage.own("cancel", "cnew")) == "ordered twice"
+
+    usage = await command("queue", "rerun", "cnew")
+    assert usage.returncode == 2
+    assert "--fresh" in usage.stderr

@@ -15,10 +15,11 @@ from bullmq.lock_manager import LockManager
 from bullmq.redis_connection import RedisConnection, loadScript
 from bullmq.scripts import Scripts, raw2NextJobData
 
-from worker.consumer.bull import BullWorker, _Scripts
+from worker.consumer.bull import BullWorker
 from worker.consumer.connection import connect
 from worker.consumer.locks import LockKeeper
 from worker.consumer.retries import settle_retry_policy
+from worker.consumer.scripts import BullScripts
 from worker.consumer.worker import Consumer
 from worker.demo.stack import EmbeddedStack
 from worker.errors import AvatarError
@@ -120,7 +121,7 @@ async def test_the_worker_has_the_settings_that_held_up(settings: QueueSettings)
         assert worker.opts["autorun"] is False
         assert worker.bclient is not worker.client
         assert isinstance(worker.blockingRedisConnection, RedisConnection)
-        assert isinstance(worker.scripts, _Scripts)
+        assert isinstance(worker.scripts, BullScripts)
         assert isinstance(worker.lockManager, LockKeeper)
         assert (
             worker.opts["name"] in worker.bclient.connection_pool.connection_kwargs["client_name"]

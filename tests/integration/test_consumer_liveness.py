@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.conftest import NodeClient
 from tests.consuming import Doer, consuming, eventually, settings_of
 from tests.fakes.passage import Passage, passage_to
-from worker.consumer import bull, connection, locks, pulse
+from worker.consumer import bull, connection, locks, pulse, scripts
 from worker.consumer.worker import Consumer
 from worker.demo.stack import EmbeddedStack
 from worker.settings import QueueSettings
@@ -28,7 +28,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bull, "RUN_RETRY_DELAY_MS", 50)
     monkeypatch.setattr(bull, "LOCK_MS", 2000)
     monkeypatch.setattr(bull, "STALLED_INTERVAL_MS", 200)
-    monkeypatch.setattr(bull, "SETTLE_AGAIN_S", 0.05)
+    monkeypatch.setattr(scripts, "SETTLE_AGAIN_S", 0.05)
     monkeypatch.setattr(connection, "SOCKET_TIMEOUT_S", 0.4)
     monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 0.4)
     monkeypatch.setattr(pulse, "PULSE_S", 0.1)

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any, Final
 import bullmq
 
 from worker.consumer.bull import LOCK_MS as LOCK_MS  # noqa: PLC0414 - others read it here
-from worker.consumer.bull import LONGEST_POLL_S, BullWorker, LeaveAlone, failure
+from worker.consumer.bull import LONGEST_POLL_S, BullWorker, failure
 from worker.consumer.cancellation import cancelled
 from worker.consumer.delivery import Delivery as Delivery  # noqa: PLC0414 - same
 from worker.consumer.delivery import GaveUp, Handler
 from worker.consumer.pulse import Pulse, SeldomLogged
 from worker.consumer.retries import named, settle_retry_policy
 from worker.consumer.running import RunningJob, Why
+from worker.consumer.scripts import LeaveAlone
 from worker.contract import claimed_job_id
 from worker.errors import AvatarError, EngineError, JobAborted
 from worker.observability.logs import get_logger

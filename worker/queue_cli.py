@@ -80,7 +80,12 @@ def retry(
                 )
             if jobs:
                 _ask(f"Retry these failed jobs: {len(jobs)}?", yes=yes)
-            return [await admin.retry(job) for job in jobs]
+            repairs: list[Repair] = []
+            with _progress("retrying", as_json=as_json) as advance:
+                for job in jobs:
+                    repairs.append(await admin.retry(job))
+                    advance(len(repairs), len(jobs))
+            return repairs
         return await _each(ids or [], admin.find, admin.retry, as_json=as_json)
 
     _report(_with_queue(run), as_json=as_json)
@@ -207,6 +212,7 @@ async def _each(
 ) -> list[Repair]:
     """Mend every job that an id names."""
     from worker.consumer.admin import Repair
+    from worker.consumer.search import SEARCHED_JOBS
 
     repairs: list[Repair] = []
     for name in ids:
@@ -214,7 +220,10 @@ async def _each(
             found = await find(name, advance=advance)
         repairs += [await mend(job) for job in found]
         if not found:
-            repairs.append(Repair(name, False, "was not found"))
+            what = (
+                f"was not found ({SEARCHED_JOBS:,} jobs are looked through; BullMQ's id finds any)"
+            )
+            repairs.append(Repair(name, False, what))
     return repairs
 
 

@@ -21,6 +21,7 @@ import math
 import os
 import signal
 import socket
+import tempfile
 import uuid
 from collections.abc import Sequence
 from enum import IntEnum
@@ -47,6 +48,7 @@ from worker.observability.tracing import otlp_tracer
 from worker.reporter.client import ApiClient
 from worker.reporter.outbox import Outbox
 from worker.runner import JobRunner
+from worker.scratch import scratch
 from worker.settings import Settings, child_environment
 from worker.status import StatusBoard
 from worker.storage.bucket import Bucket
@@ -269,11 +271,12 @@ async def run_worker(settings: Settings, *, engine_command: Sequence[str] = COMM
     """
     configure_logging(settings.secrets())
     try:
-        worker = Worker(settings, engine_command=engine_command)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
-        return int(await worker.run())
+        with scratch():
+            worker = Worker(settings, engine_command=engine_command)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, worker.stop)
+            return int(await worker.run())
     except SettingsError as error:
         log.error("worker.wrong_settings", why=error.message, advice=error.advice)  # noqa: TRY400 - the trace would not help
         return int(ExitCode.WRONG_SETTINGS)
@@ -297,5 +300,5 @@ def _engine_config(settings: Settings) -> EngineConfig:
 
 def _engine_environments(settings: Settings) -> list[dict[str, str]]:
     # The engine's prints become our log lines at once, not when a buffer is full.
-    base = child_environment() | {"PYTHONUNBUFFERED": "1"}
+    base = child_environment() | {"PYTHONUNBUFFERED": "1", "TMPDIR": tempfile.gettempdir()}
     return child_environments(base, settings.pipeline.device, settings.pipeline.gpus)

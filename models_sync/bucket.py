@@ -1,12 +1,13 @@
-"""The bucket: one client with timeouts that end, ranges that are checked, errors with names."""
+"""The bucket: one client with timeouts that end, listings, and errors with names."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
+from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import certifi
@@ -16,17 +17,13 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 from urllib3 import exceptions as http
 
+from models_sync.answers import name_answer, name_refusal
 from models_sync.errors import (
     AnswerStrange,
-    BucketBusy,
-    BucketRefused,
     BucketUnreachable,
-    ClockWrong,
     HostUnknown,
     NothingThere,
     ObjectDamaged,
-    ObjectMissing,
-    ObjectReplaced,
     SyncError,
     TransferCut,
     TransferStalled,
@@ -38,7 +35,7 @@ CONNECT_S = 5.0
 REGION = "us-east-1"
 """MinIO's own default; named, so that no call goes out to ask for it."""
 MAX_CONNECTIONS = 64
-_BUSY = {"SlowDown", "SlowDownRead", "ServiceUnavailable", "InternalError", "RequestTimeout"}
+SIGNED_FOR = timedelta(hours=1)
 _ASK_AGAIN = retry(
     retry=retry_if_exception(
         lambda error: isinstance(error, BucketUnreachable) and not isinstance(error, AnswerStrange)
@@ -62,17 +59,6 @@ class RemoteObject:
     """As it was listed; None where a manifest says what the content is."""
     published: ManifestFile | None = None
     """What the manifest says about it; without one, nothing about it can be verified."""
-
-
-@dataclass(slots=True)
-class Range:
-    """An answer that has begun: `size` bytes from `offset` of the object that has `etag`."""
-
-    etag: str
-    read: Callable[[int], bytes]
-    """Give at most so many of the next bytes; none at the end."""
-    shut: Callable[[], None]
-    """End it from another thread: a `read` that waits fails at once."""
 
 
 class Bucket:
@@ -130,39 +116,15 @@ class Bucket:
             raise ObjectDamaged(f"{key} is larger than {max_bytes:,} bytes")
         return data
 
-    @contextmanager
-    def open_range(
-        self, remote: RemoteObject, offset: int, size: int, etag: str | None
-    ) -> Iterator[Range]:
-        """Ask for `size` bytes (at least one) from `offset`, of the version with `etag` if given.
-
-        Raises:
-            ObjectReplaced: it is another version by now, or of another size.
-            ObjectMissing: it is gone.
-            BucketRefused: the key is wrong, has expired or may not read it.
-            BucketUnreachable: no answer.
-            AnswerStrange: an answer that is not to what was asked.
-        """
-        with self._named_errors(remote.key):
-            response = self._client.get_object(
-                self._bucket,
-                remote.key,
-                offset=offset,
-                length=size,
-                request_headers={"If-Match": f'"{etag}"'} if etag else None,
-                version_id=remote.published.version_id if remote.published else None,
-            )
-            done = False
-            try:
-                _refuse_other_range(response.status, response.headers, remote, offset, size)
-                yield Range(
-                    response.headers.get("ETag", "").strip('"'), response.read, response.shutdown
-                )
-                done = True
-            finally:
-                if not done:  # bytes may be under way: this connection is of no use any more
-                    response.close()
-                response.release_conn()
+    def sign(self, remote: RemoteObject) -> str:
+        """A URL that reads an object for an hour; a request adds its own Range to it."""
+        return self._client.get_presigned_url(
+            "GET",
+            self._bucket,
+            remote.key,
+            expires=SIGNED_FOR,
+            version_id=remote.published.version_id if remote.published else None,
+        )
 
     @contextmanager
     def _named_errors(self, key: str = "") -> Iterator[None]:
@@ -170,13 +132,15 @@ class Bucket:
         try:
             yield
         except S3Error as error:
-            raise _name_refusal(about, error) from error
+            raise name_refusal(
+                about, error.code or "", error.message or "", error.response.status
+            ) from error
         except (InvalidResponseError, ServerError) as error:
-            raise _name_answer(about, error) from error
+            # minio-py keeps one of the two to itself, and there is no other way to it.
+            status: int = getattr(error, "_code", 0) or getattr(error, "status_code", 0)
+            raise name_answer(about, status) from error
         except http.HTTPError as error:
             raise _name_failure(about, error) from error
-        except OSError as error:  # a socket that was shut from another thread
-            raise TransferCut(f"{about}{error}") from error
 
 
 def make_client(
@@ -209,7 +173,7 @@ def make_pool(
     *, secure: bool, read_s: float, retries: urllib3.Retry | bool = False
 ) -> urllib3.PoolManager:
     """Connections of `make_client`."""
-    pool: dict[str, Any] = {"ssl_context": _authorities()} if secure else {}
+    pool: dict[str, Any] = {"ssl_context": authorities()} if secure else {}
     return urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
         maxsize=MAX_CONNECTIONS,
@@ -218,55 +182,12 @@ def make_pool(
     )
 
 
-def _authorities() -> ssl.SSLContext:
+@cache
+def authorities() -> ssl.SSLContext:
     """The system's authorities and SSL_CERT_FILE, and Mozilla's for images without any."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context
-
-
-def _refuse_other_range(
-    status: int, headers: Any, remote: RemoteObject, offset: int, size: int
-) -> None:
-    answered = headers.get("Content-Range", "")
-    span, _, total = answered.partition("/")
-    if status == HTTPStatus.PARTIAL_CONTENT and total not in {str(remote.size), ""}:
-        raise ObjectReplaced(f"{remote.key} has {total} bytes now instead of {remote.size:,}")
-    if status != HTTPStatus.PARTIAL_CONTENT or span != f"bytes {offset}-{offset + size - 1}":
-        raise AnswerStrange(
-            f"{remote.key}: asked for bytes {offset}-{offset + size - 1}, the answer is "
-            f"{status} {answered or '(no Content-Range)'}: something between strips ranges"
-        )
-
-
-def _name_refusal(about: str, error: S3Error) -> SyncError:
-    said = f"{about}{error.code}: {error.message}"
-    status = error.response.status
-    if error.code in {"PreconditionFailed", "InvalidRange"}:
-        return ObjectReplaced(f"{said}: it was replaced in the bucket meanwhile")
-    if error.code in {"NoSuchKey", "NoSuchVersion"}:
-        return ObjectMissing(said)
-    if error.code == "NoSuchBucket":
-        return NothingThere(said)
-    if error.code == "RequestTimeTooSkewed":
-        return ClockWrong(said)
-    if error.code in _BUSY or status in {HTTPStatus.TOO_MANY_REQUESTS, *range(500, 600)}:
-        return BucketBusy(said)
-    return BucketRefused(said)
-
-
-def _name_answer(about: str, error: InvalidResponseError | ServerError) -> SyncError:
-    """An answer that is no S3: of a proxy, a load balancer or a login page."""
-    # minio-py keeps one of the two to itself, and there is no other way to it.
-    status: int = getattr(error, "_code", 0) or getattr(error, "status_code", 0)
-    said = f"{about}HTTP {status}, not in the words of S3"
-    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return BucketBusy(said)
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        return BucketRefused(said)
-    if status == HTTPStatus.PRECONDITION_FAILED:
-        return ObjectReplaced(said)
-    return AnswerStrange(said)
 
 
 def _name_failure(about: str, error: http.HTTPError) -> SyncError:

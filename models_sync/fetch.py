@@ -28,7 +28,7 @@ from models_sync.work import FileInWork, Work
 
 TICK_S = 0.05
 TELL_EVERY_S = 0.25
-SETTLE_EVERY_S = 1.0
+SETTLE_EVERY_S = 2.0
 STOP_S = 0.5
 """How long lanes have to end when we are stopped; none of them holds anything that is lost."""
 COMMITTERS = 4
@@ -52,12 +52,13 @@ class Fetch:
         on_progress: OnProgress,
         cancel: threading.Event,
     ) -> None:
-        self.bucket, self.patience_s = bucket, settings.patience_s
+        self.bucket = bucket
+        self.patience_s, self.stall_s = settings.patience_s, settings.stall_s
         self.stopping = threading.Event()
         self.received_bytes = self.resumed_bytes = self.landed_bytes = 0
         self.fetched: list[str] = []
         """Paths that are whole and under their names."""
-        self._settings, self._root, self._state = settings, settings.local_root, state
+        self._root, self._state = settings.local_root, state
         self._adopt, self._cancel = adopt, cancel
         self._on_progress = on_progress
         self._files = [FileInWork(remote, Partial(self._root, remote, writer)) for remote in files]
@@ -110,8 +111,7 @@ class Fetch:
             if file.partial.parts > 1:
                 file.partial.reserve()
             elif file.remote.size == 0:
-                file.partial.open()
-                file.is_open = True
+                file.open()
             file.begin()
 
     # -- while it runs --------------------------------------------------------------------------
@@ -152,11 +152,9 @@ class Fetch:
             lanes = list(self._lanes)
         for lane in lanes:
             since = lane.waits_since
-            if since is not None and now - since > self._settings.stall_s:
+            if since is not None and now - since > self.stall_s:
                 lane.shut(
-                    TransferStalled(
-                        f"{self.bucket.where}: nothing came for {self._settings.stall_s:g} s"
-                    )
+                    TransferStalled(f"{self.bucket.where}: nothing came for {self.stall_s:g} s")
                 )
 
     def _tell(self) -> None:
@@ -203,8 +201,12 @@ class Fetch:
             self.landed_bytes += size
             if local:
                 self.resumed_bytes += size
-        if self.work.landed(file):
+        if not self.work.landed(file):
+            return
+        if file.partial.parts > 1:
             self._commits.put(file)
+        else:  # its flush is short, and handing it over would cost more
+            self._commit(file)
 
     def on_end(self, lane: Lane, error: BaseException | None) -> None:
         """Note that a lane has ended, and why."""
@@ -284,5 +286,5 @@ class Fetch:
         if not any(thread.is_alive() for thread in (*lanes, *committers)):
             for file in self._files:
                 file.partial.close()
-                if file.partial.parts <= 1 and file.is_open:  # nothing to go on with
+                if file.left and file.partial.parts <= 1 and file.is_open:  # no use to go on
                     file.partial.discard()

@@ -7,7 +7,6 @@ Sockets, hashing and disk release the interpreter's lock, so lanes run side by s
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from models_sync.bucket import Bucket, Range
+from models_sync.bucket import Bucket
 from models_sync.errors import (
     AnswerStrange,
     BucketBusy,
@@ -31,6 +30,7 @@ from models_sync.errors import (
     ObjectDamaged,
     TransferCut,
 )
+from models_sync.wire import Range, Wire
 from models_sync.work import FileInWork, Span, Work
 
 CHUNK_BYTES = 256 << 10
@@ -46,6 +46,7 @@ class Boss(Protocol):
     bucket: Bucket
     stopping: threading.Event
     patience_s: float
+    stall_s: float
 
     def lane_count(self) -> int:
         """How many lanes there are."""
@@ -70,7 +71,7 @@ class Lane(threading.Thread):
         super().__init__(name="lane", daemon=True)
         self._boss = boss
         self._buffer = bytearray()
-        self._answer: Range | None = None
+        self._wire = Wire(boss.bucket, boss.stall_s)
         self._shut_because: BaseException | None = None
         self.received = 0
         """Bytes that came over the network."""
@@ -92,21 +93,20 @@ class Lane(threading.Thread):
             pass
         except BaseException as raised:  # noqa: BLE001  # handed to the thread that waits for us
             error = raised
+        self._wire.close()
         self._boss.on_end(self, error)
 
     def shut(self, because: BaseException) -> None:
         """Make a read that waits fail, from another thread."""
-        answer, self._shut_because = self._answer, because
-        if answer is not None:
-            # Its connection may have gone back to the pool in this moment.
-            with contextlib.suppress(ValueError, RuntimeError, OSError):
-                answer.shut()
+        self._shut_because = because
+        self._wire.shut()
 
     # -- one range ------------------------------------------------------------------------------
     def _carry_out(self, span: Span) -> None:
         part_size = min(span.file.partial.part_size, span.file.remote.size)
         if len(self._buffer) < part_size:
             self._buffer = bytearray(part_size)
+        span.file.open()
         if span.local:
             self._look_on_disk(span)
             return
@@ -135,8 +135,7 @@ class Lane(threading.Thread):
         self._shut_because = None
         self._refuse_to_go_on()
         try:
-            with self._boss.bucket.open_range(file.remote, offset, size, file.etag) as answer:
-                self._answer = answer
+            with self._wire.open_range(file.remote, offset, size, file.etag) as answer:
                 file.pin(answer.etag)
                 while span.first < span.stop:
                     part_bytes = partial.size_of(span.first)
@@ -154,20 +153,19 @@ class Lane(threading.Thread):
                 self._boss.on_busy()
             raise
         finally:
-            self._answer, self.waits_since, self.in_part = None, None, 0
+            self.waits_since, self.in_part = None, 0
 
     def _receive(self, answer: Range, size: int) -> bytes:
         """Receive one part into the buffer and give its digest."""
-        digest, got = blake3(), 0
+        digest, got, view = blake3(), 0, memoryview(self._buffer)
         while got < size:
             self.waits_since = time.monotonic()
-            chunk = answer.read(min(CHUNK_BYTES, size - got))
+            chunk = view[got : min(got + CHUNK_BYTES, size)]
+            count = answer.readinto(chunk)
             self._refuse_to_go_on()
-            if not chunk:
+            if not count:
                 raise TransferCut(f"the answer ended after {got:,} of {size:,} bytes of a part")
-            count = len(chunk)
-            self._buffer[got : got + count] = chunk
-            digest.update(chunk)
+            digest.update(chunk[:count])
             got += count
             self.received += count
             self.in_part = got

@@ -81,8 +81,11 @@ class Partial:
             VolumeUnwritable: the folder may not be written.
         """
         with named_errors(self.final):
-            self.final.parent.mkdir(parents=True, exist_ok=True)
-            self._data_descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._data_descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:
+                self.final.parent.mkdir(parents=True, exist_ok=True)
+                self._data_descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
             if self.parts > 1:
                 self._map_descriptor = os.open(self._map, os.O_RDWR | os.O_CREAT, 0o644)
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -45,6 +45,9 @@ class Entry:
         except OSError:
             return False
         return (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
+
+
+_NAMES = tuple(field.name for field in fields(Entry))
 
 
 class State:
@@ -105,14 +108,16 @@ class State:
                     merged.pop(path, None)
                 else:
                     merged[path] = entry
-            document = {
-                "format": FORMAT,
-                "files": {path: asdict(entry) for path, entry in sorted(merged.items())},
-            }
-            data = json.dumps(document, indent=1).encode()
+            files = {path: _as_dict(entry) for path, entry in sorted(merged.items())}
+            # Without indent: with it, json takes its slow way, and this runs every few seconds.
+            data = json.dumps({"format": FORMAT, "files": files}).encode()
             replace_file(self._path, lambda file: file.write(data))
             self._entries = merged
             self._changed.clear()
+
+
+def _as_dict(entry: Entry) -> dict[str, object]:
+    return {name: getattr(entry, name) for name in _NAMES}
 
 
 def _read(path: Path) -> dict[str, Entry]:

@@ -27,6 +27,7 @@ class FileInWork:
     left: int = 0
     """Parts that have not landed."""
     is_open: bool = False
+    opening: Lock = field(default_factory=Lock)
     etag: str | None = None
     """The version that is read: as it was listed, or as the first answer had it."""
 
@@ -42,6 +43,17 @@ class FileInWork:
                 stop += 1
             self.todo.append((first, stop, local))
             first = stop
+
+    def open(self) -> None:
+        """Open the partial file, if nobody has yet.
+
+        Raises:
+            VolumeUnwritable: it cannot be opened.
+        """
+        with self.opening:
+            if not self.is_open:
+                self.partial.open()
+                self.is_open = True
 
     def pin(self, etag: str) -> None:
         """Take the version of the first answer; from then on it must stay.
@@ -80,12 +92,9 @@ class Work:
         self._bytes = sum(file.remote.size for file in files)
 
     def take(self, lanes: int) -> Span | None:
-        """Give the next range, its file open; None when all are taken.
+        """Give the next range; None when all are taken.
 
         Ranges get shorter towards the end, so that all connections end together.
-
-        Raises:
-            VolumeUnwritable: the file cannot be opened.
         """
         with self._lock:
             if not self._files:
@@ -100,9 +109,6 @@ class Work:
             if not file.todo:
                 self._files.popleft()
             self._bytes -= (stop - first) * size
-            if not file.is_open:
-                file.partial.open()
-                file.is_open = True
             return Span(file, first, stop, local)
 
     def give_back(self, file: FileInWork, part: int) -> None:

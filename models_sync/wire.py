@@ -1,0 +1,115 @@
+"""One connection that brings ranges of objects, straight into memory that is ours.
+
+minio-py signs the URL; the request itself goes through `http.client`, because minio-py's own way
+costs a client with one core twice the time for a small file (0.50 ms against 0.25 ms, measured)
+and gives bytes that have to be copied, while this reads into the buffer that is hashed and
+written.  Repeating, and every decision, is left to the lane.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import SplitResult, urlsplit
+
+from models_sync.answers import name_body, refuse_other_range
+from models_sync.bucket import CONNECT_S, Bucket, RemoteObject, authorities
+from models_sync.errors import BucketUnreachable, HostUnknown, TransferCut, TransferStalled
+
+MAX_REFUSAL_BYTES = 64 << 10
+
+
+@dataclass(slots=True)
+class Range:
+    """An answer that has begun, of the object that has `etag`."""
+
+    etag: str
+    readinto: Callable[[memoryview], int]
+    """Fill a buffer with the next bytes and say how many; fewer only at the end."""
+
+
+class Wire:
+    """A connection of one thread, kept open from range to range.  Others may only `shut` it."""
+
+    def __init__(self, bucket: Bucket, stall_s: float) -> None:
+        self._bucket, self._stall_s = bucket, stall_s
+        self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
+
+    @contextmanager
+    def open_range(
+        self, remote: RemoteObject, offset: int, size: int, etag: str | None
+    ) -> Iterator[Range]:
+        """Ask for `size` bytes (at least one) from `offset`, of the version with `etag` if given.
+
+        Raises:
+            ObjectReplaced: it is another version by now, or of another size.
+            ObjectMissing: it is gone.
+            BucketRefused: the key is wrong, has expired or may not read it.
+            BucketUnreachable: no answer.
+            AnswerStrange: an answer that is not to what was asked.
+        """
+        about = f"{self._bucket.where}: {remote.key}: "
+        url = urlsplit(self._bucket.sign(remote))
+        headers = {"Range": f"bytes={offset}-{offset + size - 1}"}
+        if etag:
+            headers["If-Match"] = f'"{etag}"'
+        answer: http.client.HTTPResponse | None = None
+        try:
+            connection = self._connect(url, about)
+            connection.request("GET", f"{url.path}?{url.query}", headers=headers)
+            answer = connection.getresponse()
+            if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+                raise name_body(about, answer.status, answer.read(MAX_REFUSAL_BYTES))
+            span = answer.getheader("Content-Range")
+            refuse_other_range(
+                about, answer.status, span, offset=offset, size=size, whole=remote.size
+            )
+            yield Range((answer.getheader("ETag") or "").strip('"'), answer.readinto)
+        except TimeoutError as error:
+            raise TransferStalled(f"{about}nothing came for {self._stall_s:g} s") from error
+        except (http.client.HTTPException, OSError) as error:
+            raise TransferCut(f"{about}{str(error) or type(error).__name__}") from error
+        finally:
+            if answer is None or not answer.isclosed():
+                self.close()  # bytes may be under way: it is of no use any more
+
+    def shut(self) -> None:
+        """Make whatever waits on it fail, from another thread."""
+        if (waiting := self._socket) is not None:
+            try:
+                # Past TLS, which would otherwise go on in clear text.
+                socket.socket.shutdown(waiting, socket.SHUT_RD)
+            except OSError:
+                return  # closed already
+
+    def close(self) -> None:
+        """End the connection; the next range opens another."""
+        connection, self._connection, self._socket = self._connection, None, None
+        if connection is not None:
+            connection.close()
+
+    def _connect(self, url: SplitResult, about: str) -> http.client.HTTPConnection:
+        """The open connection, or a new one: 5 s to connect, `stall_s` without a byte."""
+        if self._connection is not None and self._connection.sock is not None:
+            return self._connection
+        self.close()
+        if url.scheme == "https":
+            new: http.client.HTTPConnection = http.client.HTTPSConnection(
+                url.netloc, timeout=CONNECT_S, context=authorities()
+            )
+        else:
+            new = http.client.HTTPConnection(url.netloc, timeout=CONNECT_S)
+        try:
+            new.connect()
+        except socket.gaierror as error:
+            raise HostUnknown(f"{about}{url.hostname}: {error.strerror}") from error
+        except OSError as error:
+            raise BucketUnreachable(f"{about}{error}") from error
+        new.sock.settimeout(self._stall_s)
+        self._connection, self._socket = new, new.sock
+        return new

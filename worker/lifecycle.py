@@ -231,7 +231,7 @@ class Worker:
     def _open_or_close(self) -> None:
         """Take jobs exactly while some engine can do them, with all weights verified."""
         if self.engine.usable and self.weights.is_complete:
-            self.consumer.open()
+            self.consumer.open(self.engine.usable)
         else:
             self.consumer.close_gate()
 

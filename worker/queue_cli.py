@@ -220,9 +220,7 @@ async def _each(
             found = await find(name, advance=advance)
         repairs += [await mend(job) for job in found]
         if not found:
-            what = (
-                f"was not found ({SEARCHED_JOBS:,} jobs are looked through; BullMQ's id finds any)"
-            )
+            what = f"was not found in {SEARCHED_JOBS:,} jobs; BullMQ's id finds any"
             repairs.append(Repair(name, False, what))
     return repairs
 

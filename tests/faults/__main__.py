@@ -74,6 +74,10 @@ async def _run(chosen: list[Cell], *, logs: bool) -> list[Outcome]:
                 console.print(f"        {one}", markup=False)
             if outcome.wrong and logs:
                 console.print(outcome.logs, markup=False)
+        outcomes = await matrix.look_again(site, outcomes)
+    for outcome in outcomes:
+        for one in outcome.wrong:
+            console.print(f"{outcome.cell.name}: {one}", markup=False)
     return outcomes
 
 

@@ -52,9 +52,7 @@ class Expected:
 
 async def violations(site: Site, expected: Expected, *, leftovers: bool = True) -> list[str]:
     """Everything that is wrong with a job that has settled; waits for what may take a moment."""
-    if expected.outcome == "either":
-        ends = [end.event for i in expected.job.queue_ids for end in site.settled_by_id[i]]
-        expected = replace(expected, outcome=ends[0])
+    expected = _decided(site, expected)
     found = [
         *await _queue(site, expected),
         *(await _api(site, expected) if expected.known else ()),
@@ -63,17 +61,34 @@ async def violations(site: Site, expected: Expected, *, leftovers: bool = True) 
     return found + (await _leftovers(site, expected.job) if leftovers else [])
 
 
+async def late_violations(site: Site, expected: Expected) -> list[str]:
+    """What has happened to a job since: a second end in BullMQ, a second or another report."""
+    expected = _decided(site, expected)
+    ends = [*_ends(site, expected)]
+    return ends + (await _api(site, expected) if expected.known else [])
+
+
+def _decided(site: Site, expected: Expected) -> Expected:
+    """With the outcome that it was, where either is right."""
+    if expected.outcome != "either":
+        return expected
+    ends = [end.event for i in expected.job.queue_ids for end in site.settled_by_id[i]]
+    return replace(expected, outcome=ends[0])
+
+
 # ---------------------------------------------------------------- BullMQ
-async def _queue(site: Site, expected: Expected) -> list[str]:
-    wrong = []
+def _ends(site: Site, expected: Expected) -> Iterator[str]:
     for queue_id in expected.job.queue_ids:
         ends = site.settled_by_id.get(queue_id, [])
         if [end.event for end in ends] != [expected.outcome]:
-            wrong.append(
-                f"BullMQ's events of {queue_id} end in {[(e.event, e.reason) for e in ends]}"
-            )
+            yield f"BullMQ's events of {queue_id} end in {[(e.event, e.reason) for e in ends]}"
         elif expected.reason not in ends[0].reason:
-            wrong.append(f"failed for {ends[0].reason!r}, not for {expected.reason!r}")
+            yield f"failed for {ends[0].reason!r}, not for {expected.reason!r}"
+
+
+async def _queue(site: Site, expected: Expected) -> list[str]:
+    wrong = [*_ends(site, expected)]
+    for queue_id in expected.job.queue_ids:
         where = await _lists_with(site, queue_id)
         if where != [expected.outcome]:
             wrong.append(f"BullMQ has {queue_id} in {where}")
@@ -195,15 +210,15 @@ async def _leftovers(site: Site, job: Job) -> list[str]:
         await asyncio.sleep(0.1)
 
 
-async def _own_keys(site: Site, job: Job, *, checks: bool = False) -> list[str]:
+async def _own_keys(site: Site, job: Job) -> list[str]:
     """Keys and entries of ours in Redis that speak of the job.
 
-    Not a cancellation, which expires by age, nor, until the end of the run, the note to look at a
-    delivered completion once more.
+    Not a cancellation, which expires by age, nor the note to look at a delivered completion once
+    more, which goes a while later; the soak looks for that one too.
     """
     found = []
     async for key in site.redis.scan_iter(match=own_key("bull", site.queue, "*"), count=1000):
-        if ":cancel:" in key or (key.endswith(":checks") and not checks):
+        if ":cancel:" in key or key.endswith(":checks"):
             continue
         if job.id in key:
             found.append(f"Redis key {key}")
@@ -226,6 +241,12 @@ async def _content(site: Site, key: str) -> list[Any]:
         return []
     value = await readers[kind]()
     return [*value.items()] if isinstance(value, dict) else [value]
+
+
+async def own_keys(site: Site) -> list[str]:
+    """Our keys in Redis, but for cancellations, which expire by age."""
+    found = site.redis.scan_iter(match=own_key("bull", site.queue, "*"), count=1000)
+    return [key async for key in found if ":cancel:" not in key]
 
 
 def job_folders(site: Site) -> list[str]:

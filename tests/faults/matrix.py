@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from tests.faults.invariants import Expected, violations
+from tests.faults.invariants import Expected, late_violations, violations
 from tests.faults.site import Site
 
 Inject = Callable[[Site], Awaitable[Expected | list[Expected]]]
@@ -54,6 +53,7 @@ class Outcome:
     seconds: float | None
     wrong: tuple[str, ...]
     logs: str = ""
+    expected: tuple[Expected, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -65,6 +65,7 @@ async def run(site: Site, cell: Cell) -> Outcome:
     """Run one cell and check all invariants; what it raises is an outcome too."""
     site.fault_over_at = 0.0
     wrong: list[str] = []
+    expected: list[Expected] = []
     seconds = None
     try:
         async with asyncio.timeout(CELL_S):
@@ -88,15 +89,20 @@ async def run(site: Site, cell: Cell) -> Outcome:
         logs = "\n".join(f"--- {pod.name}\n{pod.tail()}" for pod in site.all_pods)
     await site.heal()
     await site.clear_pods(none=bool(wrong) or cell.alone)
-    return Outcome(cell, seconds, tuple(wrong), logs)
+    return Outcome(cell, seconds, tuple(wrong), logs, tuple(expected))
+
+
+async def look_again(site: Site, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """When all cells are over: whether anything has happened to their jobs since."""
+    seen = []
+    for outcome in outcomes:
+        late = [one for job in outcome.expected for one in await late_violations(site, job)]
+        wrong = (*outcome.wrong, *(f"later: {one}" for one in late if one not in outcome.wrong))
+        seen.append(replace(outcome, wrong=wrong))
+    return seen
 
 
 def _seconds(site: Site, expected: Iterable[Expected]) -> float:
     ends = [end.at for one in expected for i in one.job.queue_ids for end in site.settled_by_id[i]]
     told = [final.at for one in expected for final in site.ledger.finals(one.job.id)]
     return max(0.0, max([*ends, *told]) - site.fault_over_at)
-
-
-def now() -> float:
-    """Seconds since 1970."""
-    return time.time()

@@ -20,7 +20,7 @@ from worker.demo import tether
 from worker.demo.servers import free_port
 
 LAUNCH: Final = Path(__file__).with_name("launch.py")
-READY_S: Final = 30.0
+READY_S: Final = 90.0
 LOG_LINES: Final = 400
 
 

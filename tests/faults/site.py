@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -300,6 +301,4 @@ async def bullmq_job(site: Site, queue_id: str) -> bullmq.Job:
 
 def constants_variable(values: dict[str, Any]) -> dict[str, str]:
     """What tells `launch.py` which constants to replace."""
-    import json
-
     return {"FAULT_CONSTANTS": json.dumps(values)}

@@ -30,7 +30,6 @@ from tests.faults.proxy import Request, Send, answer
 from tests.faults.site import Job, Site
 from tests.faults.times import LONGER_S
 from worker.consumer.cancellation import request_cancel
-from worker.consumer.keys import own_key
 
 WORKERS: Final = 3
 FAULT_EVERY_S: Final = 5.0
@@ -63,10 +62,12 @@ class Report:
     descriptors: tuple[int, int] = (0, 0)
     own_keys: int = 0
     work_objects: int = 0
+    expected: list[Expected] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {**vars(self), "outcomes": dict(self.outcomes), "faults": dict(self.faults)}
+        facts = {name: value for name, value in vars(self).items() if name != "expected"}
+        return facts | {"outcomes": dict(self.outcomes), "faults": dict(self.faults)}
 
     def to_markdown(self) -> str:
         """For the page."""
@@ -113,6 +114,9 @@ async def soak(jobs: int, seed: int, console: Console) -> Report:
             if not task.cancelled() and (error := task.exception()) is not None:
                 report.wrong.append(f"{task.get_name()} ended: {error!r}")
         await _settle_down(site)
+        for expected in report.expected:
+            late = await invariants.late_violations(site, expected)
+            report.wrong += [f"{expected.job.id}, looked at again: {one}" for one in late]
         report.took_s = round(time.monotonic() - began, 1)
         if not survivor.alive:
             report.wrong.append(f"the worker that nobody kills has ended: {survivor.tail()}")
@@ -173,6 +177,7 @@ async def _one_job(site: Site, kind: str, report: Report) -> str:
         "no-person": Expected(job, outcome="failed", reason="NO_PERSON", put_right=True),
         "cancel": Expected(job, outcome="either", put_right=True),
     }.get(kind, Expected(job, put_right=True))
+    report.expected.append(expected)
     wrong = await _retried(lambda: invariants.violations(site, expected, leftovers=False))
     report.wrong += [f"{kind} {job.id}: {one} ({end.reason[:200]})" for one in wrong]
     return f"{kind} {end.event}"
@@ -327,14 +332,9 @@ async def _settle_down(site: Site) -> None:
 async def _compare(
     site: Site, survivor: Pod, idle: int, rss_early_mb: float, report: Report
 ) -> None:
-    own = own_key("bull", site.queue, "*")
     deadline = time.monotonic() + 60.0
     while True:
-        keys = [
-            key
-            async for key in site.redis.scan_iter(match=own, count=1000)
-            if ":cancel:" not in key
-        ]
+        keys = await invariants.own_keys(site)
         objects = await asyncio.to_thread(invariants.keys_under, site, "work/")
         folders = invariants.job_folders(site)
         descriptors = _descriptors(survivor)

@@ -37,13 +37,11 @@ class Stage:
     Attributes:
         arm: makes `pod` stop when it comes there with `job`; called before the job is enqueued.
         word: what the fake engine does, with the path of a file filled in for `{gate}`.
-        computed: whether the avatar had been computed, so that nobody should do it again.
     """
 
     name: str
     arm: Callable[[Pod, Job], Point]
     word: str = "ok"
-    computed: bool = False
 
     async def stop(
         self, site: Site, pod: Pod, *, word: str | None = None, **options: Any
@@ -62,7 +60,7 @@ class Stage:
     async def stop_one(
         self, site: Site, pods: Sequence[Pod], *, word: str | None = None, **options: Any
     ) -> tuple[Job, Point, Pod, list[Pod]]:
-        """Give several workers a job; one of them takes it and is stopped here.
+        """Give several workers a job; one of them comes here and is stopped.
 
         Returns:
             The job, the point, the worker that is stopped, and the others.
@@ -74,14 +72,13 @@ class Stage:
         done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in done:
             await wait
-        reached = points[next(i for i, wait in enumerate(waits) if wait.done())]
         for wait in waits:
             wait.cancel()
-        pid = (await site.processed_by(job)).rpartition(":")[2]
-        holder = next(pod for pod in pods if str(pod.process.pid) == pid)
-        point = points[list(pods).index(holder)]
-        if isinstance(reached, Hold):
-            assert point is reached, "another than the one that has the job is stopped"
+        index = next(i for i, wait in enumerate(waits) if wait in done)
+        if not isinstance(points[index], Hold):  # an engine's file does not say whose engine
+            pid = (await site.processed_by(job)).rpartition(":")[2]
+            index = next(i for i, pod in enumerate(pods) if str(pod.process.pid) == pid)
+        point, holder = points[index], pods[index]
         for other in points:
             if isinstance(other, Hold) and other is not point:
                 other.release()
@@ -151,28 +148,18 @@ def _engine(stage: str) -> Stage:
 ENGINE: Final = tuple(_engine(stage) for stage in ENGINE_STAGES)
 TAKEN: Final = Stage("job taken", lambda p, j: _marker(p, j, "GET", answered=False))
 DOWNLOAD: Final = Stage("download", _download)
-PUBLISH: Final = Stage("publish", lambda p, j: _put(p, j, "avatar.glb"), computed=True)
-BEFORE_MARKER: Final = Stage(
-    "before the marker", lambda p, j: _marker(p, j, "PUT", answered=False), computed=True
-)
-AFTER_MARKER: Final = Stage(
-    "after the marker", lambda p, j: _marker(p, j, "PUT", answered=True), computed=True
-)
-BEFORE_REPORT: Final = Stage(
-    "report, not stored", lambda p, j: _report(p, j, answered=False), computed=True
-)
-AFTER_REPORT: Final = Stage(
-    "report, stored", lambda p, j: _report(p, j, answered=True), computed=True
-)
+PUBLISH: Final = Stage("publish", lambda p, j: _put(p, j, "avatar.glb"))
+BEFORE_MARKER: Final = Stage("before the marker", lambda p, j: _marker(p, j, "PUT", answered=False))
+AFTER_MARKER: Final = Stage("after the marker", lambda p, j: _marker(p, j, "PUT", answered=True))
+BEFORE_REPORT: Final = Stage("report, not stored", lambda p, j: _report(p, j, answered=False))
+AFTER_REPORT: Final = Stage("report, stored", lambda p, j: _report(p, j, answered=True))
 BEFORE_COMPLETED: Final = Stage(
     "before BullMQ has it",
     lambda p, _: p.redis.hold_bytes(is_completion, answered=False),
-    computed=True,
 )
 AFTER_COMPLETED: Final = Stage(
     "after BullMQ has it",
     lambda p, _: p.redis.hold_bytes(is_completion, answered=True),
-    computed=True,
 )
 
 PARENT_STAGES: Final = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,7 +13,6 @@ from tests.faults.stages import Stage
 from worker.consumer.cancellation import request_cancel
 
 FAMILY: Final = "Cancelled"
-STOPPED_S: Final = 2.0
 REASON: Final = "CANCELLED"
 
 
@@ -33,15 +31,12 @@ async def waiting(site: Site) -> Expected:
 
 
 async def running(site: Site, stage: Stage) -> Expected:
-    """It runs: it is stopped within 2 s."""
+    """It runs, and is stopped."""
     pod = await site.one_pod()
     job, point = await stage.stop(site, pod)
-    began = time.monotonic()
     await _cancel(site, job)
     await site.settled(job)
-    took = time.monotonic() - began
     point.release()
-    assert took < STOPPED_S, f"it took {took:.1f} s to stop"
     return Expected(job, outcome="failed", reason=REASON)
 
 

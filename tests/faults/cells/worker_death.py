@@ -12,9 +12,6 @@ from tests.faults.site import Site
 from tests.faults.stages import Stage
 from worker.lifecycle import ExitCode
 
-STOP_S: Final = 3.0
-"""RunPod kills 5 s after SIGTERM."""
-
 
 async def sigkill(site: Site, stage: Stage) -> Expected:
     """The worker vanishes; another finds the job stalled."""
@@ -29,10 +26,10 @@ async def sigterm(site: Site, stage: Stage) -> Expected:
     """The worker is asked to stop; another takes the job from the head of the queue."""
     job, point, pod, _ = await stage.stop_one(site, await site.some_pods(2))
     site.fault_over()
-    code, seconds = await pod.terminate()
+    # How long that takes is no cell's business but the figures'.
+    code, _ = await pod.terminate()
     point.release()
     assert code == ExitCode.STOPPED, f"exit code {code}"
-    assert seconds < STOP_S, f"it took {seconds:.1f} s to stop"
     return Expected(job, attempts=1)
 
 

@@ -93,6 +93,10 @@ faults: setup $(DEV_STAMP) $(NODE_STAMP) ## every fault at every stage, and what
 soak: setup $(DEV_STAMP) $(NODE_STAMP) ## 2,000 mixed jobs with a random fault every five seconds (long)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults soak $(ARGS)
 
+.PHONY: vendors
+vendors: ## the licensed path's code at its pinned commits (ONLY=name, MIRROR=pattern)
+	@$(PYTHON) vendors/fetch.py $(ONLY) $(if $(MIRROR),--mirror '$(MIRROR)')
+
 .PHONY: sync-models
 sync-models: $(DEMO_STAMP) ## bring missing weights from the private bucket to the volume (MODEL_SYNC_*)
 	@$(BIN)/models-sync pull $(ARGS)

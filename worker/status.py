@@ -126,6 +126,7 @@ class StatusBoard(Collector):
         return [
             *self._worker.settings.limitations(),
             *(f"Engine {number}: {error}" for number, error in troubles),
+            *self._worker.outbox.warnings(),
         ]
 
     # ------------------------------------------------------------ for Prometheus

@@ -9,7 +9,7 @@ What an answer of the API makes of a report:
 
     2xx                            delivered
     nothing, 5xx, 408 409 425 429  tried again, Retry-After honoured, after GET
-    401 403, a redirect            tried again about once a minute; `trouble` says what to do
+    401 403, a redirect            tried again about once a minute; `warnings` says what to do
     404                            dropped: nobody waits for this job any more
     another 4xx                    parked: kept and listed, until `retry` or a new report
     anything, for 24 hours         parked
@@ -21,13 +21,14 @@ import asyncio
 import contextlib
 import itertools
 import random
+import time
 from typing import Any, Final
 
 import tenacity
 from pydantic import ValidationError
 
 from worker.contract import StatusUpdate
-from worker.errors import ApiUnavailable, AvatarError, QueueUnavailable
+from worker.errors import ApiUnavailable, QueueUnavailable
 from worker.observability.logs import get_logger
 from worker.reporter.client import (
     REQUEST_DEADLINE_S,
@@ -53,7 +54,7 @@ SETTLING_S: Final = 3.0
 CHECK_AFTER_S: Final = 90.0
 """When a completion is looked at once more: BullMQ's lock has run out for any other worker."""
 CONCURRENCY: Final = 4
-STOP_S: Final = 1.0
+STOP_S: Final = 0.5
 """What is on its way to the API may arrive within this, when the worker stops."""
 RELEASE_TIMEOUT_S: Final = 0.5
 MAX_LISTED: Final = 1000
@@ -77,7 +78,8 @@ class Outbox:
         check_after_s: when a delivered completion is looked at once more, if it has to be.
 
     Attributes:
-        trouble: why the API does not let this worker in, until it does; for `/ready`.
+        waiting: how many reports waited when this worker last looked.
+        parked: how many were given up.
     """
 
     def __init__(
@@ -106,7 +108,10 @@ class Outbox:
         self._loop: asyncio.Task[None] | None = None
         self._working: set[asyncio.Task[None]] = set()
         self._silent = False
-        self.trouble: AvatarError | None = None
+        self._stopping = False
+        self._trouble: str | None = None
+        self.waiting = 0
+        self.parked = 0
 
     # ------------------------------------------------------------ for the job's reports
     async def put(
@@ -147,17 +152,17 @@ class Outbox:
 
     async def wait_delivered(self, job_id: str, timeout_s: float) -> bool:
         """Wait until a report has left the outbox; False when it has not in time, or is parked."""
+        deadline = time.monotonic() + timeout_s
         with contextlib.suppress(TimeoutError, QueueUnavailable):
             async with asyncio.timeout(timeout_s):
-                while True:
+                # Both bounds: redis-py may swallow the first, as `stop` says.
+                while (left_s := deadline - time.monotonic()) > 0:
                     self._settled.clear()
                     state = await self._store.state(job_id)
                     if state != "waiting":
                         return state is None
                     # Ours settle the event; another worker's are seen by looking again.
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(0.5):
-                            await self._settled.wait()
+                    await _until(self._settled, min(0.5, left_s))
         return False
 
     # ------------------------------------------------------------ for the operator
@@ -169,13 +174,16 @@ class Outbox:
         """
         return await self._store.entries(MAX_LISTED)
 
-    async def counts(self) -> tuple[int, int]:
-        """How many reports wait, and how many are parked.
-
-        Raises:
-            QueueUnavailable: Redis did not answer.
-        """
-        return await self._store.counts()
+    def warnings(self) -> list[str]:
+        """Say, for the status page, what somebody should do something about."""
+        said = []
+        if self._trouble is not None:
+            said.append(f"{self._trouble} Final reports that wait: {self.waiting}.")
+        if self.parked:
+            said.append(
+                f"Final reports that the API never took: {self.parked}. See `avatar-worker queue`."
+            )
+        return said
 
     async def retry(self, job_id: str) -> bool:
         """Try a report again now, a parked one too; False when there is none for this job.
@@ -199,13 +207,18 @@ class Outbox:
     def start(self) -> None:
         """Begin to deliver what is due, whoever put it."""
         if self._loop is None:
+            self._stopping = False
             self._loop = asyncio.create_task(self._run(), name="outbox")
 
     async def stop(self) -> None:
         """Let what is on its way arrive, for a moment; leave the rest to others, at once."""
         if self._loop is not None:
+            # Cancelling alone is not enough: before Python 3.12 `asyncio.wait_for`, through which
+            # redis-py sends, swallows a cancellation that comes at the moment when it is done.
+            self._stopping = True
+            self._news.set()
             self._loop.cancel()
-            await asyncio.wait({self._loop})
+            await asyncio.wait({self._loop}, timeout=STOP_S)
             self._loop = None
         if self._working:
             await asyncio.wait(self._working, timeout=STOP_S)
@@ -215,7 +228,7 @@ class Outbox:
             await asyncio.wait(self._working, timeout=2 * RELEASE_TIMEOUT_S)
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             self._news.clear()
             wait_s = self._poll_s
             if len(self._working) < CONCURRENCY:
@@ -228,15 +241,14 @@ class Outbox:
                     self._silent = True
                 except Exception:
                     log.exception("outbox.unexpected")
-            with contextlib.suppress(TimeoutError):
-                # Spread, so that many workers do not ask in step.
-                async with asyncio.timeout(wait_s * random.uniform(0.9, 1.1)):  # noqa: S311 - no secret
-                    await self._news.wait()
+            # Spread, so that many workers do not ask in step.
+            await _until(self._news, wait_s * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
 
     async def _take(self, room: int) -> float:
         """Begin to deliver what is due; return in how many seconds to look again."""
         token = f"{self._owner}:{next(self._numbers)}"
         claim = await self._store.claim(token, claim_s=self._claim_s, entries=room, checks=room)
+        self.waiting, self.parked = claim.waiting, claim.parked
         for entry in claim.entries:
             self._begin(asyncio.create_task(self._bring(entry, token), name="report"))
         for job_id in claim.checks:
@@ -308,7 +320,7 @@ class Outbox:
             return "retry", wait_s, error.message
         except (ApiUnavailable, ValidationError) as error:
             return "parked", 0.0, str(error)
-        self.trouble = None
+        self._trouble = None
         log.info(
             "report.delivered",
             job_id=entry.job_id,
@@ -319,10 +331,9 @@ class Outbox:
         return "delivered", 0.0, ""
 
     def _note_trouble(self, error: ApiUnavailable) -> None:
-        if isinstance(error, ApiMisconfigured):
-            if self.trouble is None:
-                log.error("outbox.refused", why=error.message)
-            self.trouble = error
+        if isinstance(error, ApiMisconfigured) and self._trouble != error.message:
+            log.error("outbox.refused", why=error.message)
+        self._trouble = error.message
 
     # ------------------------------------------------------------ one delivered completion
     async def _look_again(self, job_id: str) -> None:
@@ -337,6 +348,13 @@ class Outbox:
             log.warning("report.not_checked", job_id=job_id, why=error.message)
         with contextlib.suppress(QueueUnavailable):
             await self._store.checked(job_id)
+
+
+async def _until(event: asyncio.Event, timeout_s: float) -> None:
+    """Wait for an event, for a while."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
 
 
 def _wait_s(error: ApiUnavailable, attempts: int) -> float:

@@ -56,7 +56,7 @@ if not under_way then redis.call('ZADD', KEYS[2], now, ARGV[1]) end
 return 'put'
 """
 
-# KEYS due checks; ARGV entry_prefix token claim_ms entries_at_most checks_at_most
+# KEYS due checks parked; ARGV entry_prefix token claim_ms entries_at_most checks_at_most
 _CLAIM: Final = f"""
 {_NOW}
 local entries, checks = {{}}, {{}}
@@ -80,7 +80,7 @@ for index = 1, 2 do
   local first = redis.call('ZRANGE', KEYS[index], 0, 0, 'WITHSCORES')
   if first[2] and (wait < 0 or first[2] - now < wait) then wait = math.max(first[2] - now, 0) end
 end
-return {{wait, entries, checks}}
+return {{wait, entries, checks, redis.call('ZCARD', KEYS[1]), redis.call('ZCARD', KEYS[3])}}
 """
 
 # KEYS entry due parked checks; ARGV job_id token version verdict wait_ms error check_after_ms
@@ -172,6 +172,10 @@ class Claim:
     """Job ids of delivered completions to look at once more."""
     next_in_s: float | None
     """When the next of what is left is due; None when nothing is."""
+    waiting: int
+    """How many reports wait in all, these included."""
+    parked: int
+    """How many are given up."""
 
 
 class OutboxStore:
@@ -227,9 +231,9 @@ class OutboxStore:
 
     async def claim(self, token: str, *, claim_s: float, entries: int, checks: int) -> Claim:
         """Take what is due, for `claim_s`."""
-        wait_ms, found, job_ids = await _named(
+        wait_ms, found, job_ids, waiting, parked = await _named(
             self._claim(
-                keys=[self._due, self._checks],
+                keys=[self._due, self._checks, self._parked],
                 args=[self._entry_prefix, token, int(claim_s * 1000), entries, checks],
             )
         )
@@ -241,6 +245,8 @@ class OutboxStore:
             ),
             checks=tuple(job_ids),
             next_in_s=None if wait_ms < 0 else wait_ms / 1000.0,
+            waiting=waiting,
+            parked=parked,
         )
 
     async def settle(
@@ -305,14 +311,6 @@ class OutboxStore:
         if not exists:
             return None
         return "waiting" if parked is None else "parked"
-
-    async def counts(self) -> tuple[int, int]:
-        """How many reports wait, and how many are parked."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            pipe.zcard(self._due)
-            pipe.zcard(self._parked)
-            waiting, parked = await _named(pipe.execute())
-        return waiting, parked
 
     async def entries(self, at_most: int) -> tuple[OutboxEntry, ...]:
         """List what is undelivered: first what waits, by when it is due, then what is parked."""

@@ -48,3 +48,4 @@ else
   echo "Neither a docker engine nor buildah is here (Debian: apt-get install buildah runc)." >&2
   exit 1
 fi
+echo "$tag in $SECONDS s, from $(git rev-parse HEAD 2>/dev/null || echo no commit)"

@@ -1,0 +1,85 @@
+"""Tensors from a checkpoint of torch, without running anything that is in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.avatar.weights.source import WeightsFile
+
+_CODE = re.compile(r"\bGLOBAL ([\w.]+\w)")
+_FACTS = re.compile(r"WeightsUnpickler error: (.{1,160})")
+_PLAIN = re.compile(r"(?!Weights only load failed)(.{1,160})")
+
+_NAMED = 6
+"""How many names a message lists."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """What a file of weights holds."""
+
+    tensors: Mapping[str, Tensor]
+    sha256: str
+    """Of the file, for `sources`."""
+
+
+def read_state(file: WeightsFile, *, at: Sequence[str] = ()) -> State:
+    """Read the tensors of a checkpoint onto the CPU.
+
+    Args:
+        file: what to read, and which digest it must have.
+        at: keys that lead to the tensors: `("model",)` for `{"model": {…}, "epoch": 3}`.
+
+    Raises:
+        ModelMissing: there is no such file.
+        ModelInvalid: it is no whole checkpoint, has another digest, asks to run code, or holds
+            something else than named tensors there.
+    """
+    with file.open() as opened:
+        digest = file.verify(opened)
+        try:
+            loaded = torch.load(opened, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # Bytes of unknown origin can make a reader raise anything; none of it is a checkpoint.
+            raise file.wrong(_why_unread(error)) from error
+    for depth, key in enumerate(at):
+        if not isinstance(loaded, Mapping) or key not in loaded:
+            where = ".".join(at[: depth + 1])
+            raise file.wrong(f"holds no `{where}`, but {_contents(loaded)}")
+        loaded = loaded[key]
+    return State(_tensors(file, loaded), digest)
+
+
+def _why_unread(error: Exception) -> str:
+    # torch's own words advise to read the file without care; only their facts are passed on.
+    if asked := _CODE.search(str(error)):
+        return f"asks to run code, which weights have no need of: `{asked[1]}`"
+    facts = _FACTS.search(str(error)) or _PLAIN.match(str(error))
+    said = f": {facts[1].rstrip('.')}" if facts else ""
+    return f"cannot be read as a checkpoint ({type(error).__name__}{said})"
+
+
+def _tensors(file: WeightsFile, loaded: Any) -> dict[str, Tensor]:
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise file.wrong(f"holds no named tensors, but {_contents(loaded)}")
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise file.wrong(f"holds a {type(value).__name__} named {name!r} among its tensors")
+        if value.layout is not torch.strided or value.device.type != "cpu":
+            raise file.wrong(f"holds a {value.layout} tensor on {value.device} named {name!r}")
+    return dict(loaded)
+
+
+def _contents(loaded: Any) -> str:
+    if not isinstance(loaded, Mapping):
+        return f"a {type(loaded).__name__}"
+    if not loaded:
+        return "nothing at all"
+    names = ", ".join(f"`{name}`" for name in list(loaded)[:_NAMED])
+    return names + (" …" if len(loaded) > _NAMED else "")

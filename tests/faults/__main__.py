@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import time
+from collections import deque
 from typing import Annotated
 
 import typer
@@ -29,11 +30,12 @@ Write = Annotated[
 
 
 @app.command("matrix")
-def run_matrix(
+def run_matrix(  # noqa: PLR0917 - typer calls by keyword
     words: Annotated[
         list[str] | None, typer.Argument(help="Only cells whose names hold all these words.")
     ] = None,
     quick: Annotated[bool, typer.Option(help="Only those that `make test` runs.")] = False,
+    sites: Annotated[int, typer.Option(min=1, help="Run so many cells side by side.")] = 2,
     logs: Annotated[bool, typer.Option(help="Show the workers' logs of cells that fail.")] = False,
     write: Write = True,
     as_json: AsJson = False,
@@ -46,7 +48,7 @@ def run_matrix(
         and (cell.quick or not quick)
     ]
     began = time.monotonic()
-    outcomes = asyncio.run(_run(chosen, logs=logs))
+    outcomes = asyncio.run(_run(chosen, logs=logs, sites=sites))
     took_s = time.monotonic() - began
     if write and len(chosen) == len(cells.ALL):
         page.write("matrix", page.matrix_table(outcomes, took_s))
@@ -57,28 +59,37 @@ def run_matrix(
     raise typer.Exit(0 if outcomes and all(outcome.good for outcome in outcomes) else 1)
 
 
-async def _run(chosen: list[Cell], *, logs: bool) -> list[Outcome]:
-    outcomes = []
-    async with Site() as site:
-        for number, cell in enumerate(chosen, 1):
-            began = time.monotonic()
-            outcome = await matrix.run(site, cell)
-            outcomes.append(outcome)
-            verdict = "ok " if outcome.good else "BAD"
-            seconds = "   –  " if outcome.seconds is None else f"{outcome.seconds:4.1f} s"
-            took = f"({time.monotonic() - began:.1f} s)"
-            console.print(
-                f"{number:3}/{len(chosen)} {verdict} {seconds} {took:>9} {cell.name}", markup=False
-            )
-            for one in outcome.wrong:
-                console.print(f"        {one}", markup=False)
-            if outcome.wrong and logs:
-                console.print(outcome.logs, markup=False)
-        outcomes = await matrix.look_again(site, outcomes)
-    for outcome in outcomes:
+async def _run(chosen: list[Cell], *, logs: bool, sites: int) -> list[Outcome]:
+    """Run cells on several sites side by side; the outcomes come in the cells' order."""
+    left = deque(enumerate(chosen))
+    outcomes: dict[int, Outcome] = {}
+
+    async def work() -> None:
+        mine: dict[int, Outcome] = {}
+        async with Site() as site:
+            while left:
+                number, cell = left.popleft()
+                began = time.monotonic()
+                mine[number] = await matrix.run(site, cell)
+                _tell(mine[number], time.monotonic() - began, logs=logs)
+            late = await matrix.look_again(site, [*mine.values()])
+            outcomes.update(zip(mine, late, strict=True))
+
+    await asyncio.gather(*(work() for _ in range(min(sites, len(chosen)))))
+    for outcome in outcomes.values():
         for one in outcome.wrong:
             console.print(f"{outcome.cell.name}: {one}", markup=False)
-    return outcomes
+    return [outcomes[number] for number in range(len(chosen))]
+
+
+def _tell(outcome: Outcome, took_s: float, *, logs: bool) -> None:
+    verdict = "ok " if outcome.good else "BAD"
+    seconds = "   –  " if outcome.seconds is None else f"{outcome.seconds:4.1f} s"
+    console.print(f"{verdict} {seconds} ({took_s:5.1f} s) {outcome.cell.name}", markup=False)
+    for one in outcome.wrong:
+        console.print(f"        {one}", markup=False)
+    if outcome.wrong and logs:
+        console.print(outcome.logs, markup=False)
 
 
 def _json(outcome: Outcome) -> dict[str, object]:

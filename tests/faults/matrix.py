@@ -14,7 +14,7 @@ from tests.faults.site import Site
 Inject = Callable[[Site], Awaitable[Expected | list[Expected]]]
 """Starts workers and a job, does the fault, and says how the job should end."""
 
-CELL_S: Final = 100.0
+CELL_S: Final = 240.0
 
 
 @dataclass(frozen=True)

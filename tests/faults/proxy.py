@@ -63,6 +63,7 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
         self._frozen: set[asyncio.Task[None]] = set()
+        self._freezes_new = False
         self._moving = asyncio.Event()
         self._moving.set()
         self._holds: list[tuple[Callable[[bytes], bool], bool, Hold]] = []
@@ -100,16 +101,19 @@ class TcpProxy:
         """Wait until the worker's connections are gone, once it has died."""
         await asyncio.gather(*self._links, return_exceptions=True)
 
-    def freeze(self) -> None:
+    def freeze(self, *, new_ones_too: bool = False) -> None:
         """Make the connections of now half-open: no byte passes, and nobody is told.
 
-        New connections work, as they do when a middlebox has forgotten the old ones.
+        New connections work, as they do when a middlebox has forgotten the old ones, unless
+        `new_ones_too`: then they are taken and as silent, as in a network that is parted.
         """
         self._frozen |= self._links
+        self._freezes_new = new_ones_too
         self._moving.clear()
 
     def thaw(self) -> None:
         """Let the frozen connections go on."""
+        self._freezes_new = False
         self._frozen.clear()
         self._moving.set()
 
@@ -140,6 +144,8 @@ class TcpProxy:
         link = asyncio.current_task()
         assert link is not None
         self._links.add(link)
+        if self._freezes_new:
+            self._frozen.add(link)
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, h11.ProtocolError):
                 await self._serve(reader, writer)

@@ -29,7 +29,7 @@ from tests.faults.times import CONSTANTS
 from tests.producer import Producer
 from worker.demo.stack import EmbeddedStack
 
-SETTLED_S: Final = 60.0
+SETTLED_S: Final = 120.0
 _numbers = itertools.count(1)
 
 

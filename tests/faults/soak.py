@@ -146,11 +146,11 @@ async def _do_jobs(
                 report.wrong.append(f"{kind}: {type(error).__name__}: {error}")
             finally:
                 room.release()
-                bar.update(
-                    line,
-                    advance=1,
-                    last=", ".join(f"{k} {v}" for k, v in report.faults.items())[-60:],
-                )
+                faults = f"{sum(report.faults.values())} faults, {len(report.wrong)} wrong"
+                bar.update(line, advance=1, last=faults)
+                over = sum(report.outcomes.values())
+                if not console.is_terminal and over % 100 == 0:  # where a bar shows nothing
+                    console.print(f"{over} of {report.jobs} jobs, {faults}")
 
         running = []
         for number, kind in enumerate(kinds):

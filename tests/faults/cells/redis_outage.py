@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from tests.faults import stages
@@ -37,6 +38,13 @@ def _frozen(frozen_s: float) -> Outage:
 async def _half_open(_site: Site, pod: Pod) -> None:
     """The fault does not end: the connections of this moment never carry a byte again."""
     pod.redis.freeze()
+
+
+async def _parted(_site: Site, pod: Pod) -> None:
+    """One worker cannot reach Redis for longer than its lock, but MinIO and the API it can."""
+    pod.redis.freeze(new_ones_too=True)
+    await asyncio.sleep(LONGER_S)
+    pod.redis.thaw()
 
 
 async def while_working(site: Site, stage: Stage, outage: Outage, *, workers: int) -> Expected:
@@ -123,6 +131,17 @@ def _cells() -> Iterator[Cell]:
 
         yield Cell(family, fault, "the job fails, goes on, one worker", failing)
         yield Cell(family, fault, "idle", idle)
+
+    for stage in (stages.DOWNLOAD, observe, *(moment[0] for moment in moments[2:-1])):
+
+        async def parted(site: Site, stage: Stage = stage) -> Expected:
+            expected = await while_working(site, stage, _parted, workers=2)
+            return replace(expected, put_right=True)
+
+        name = f"{stage.name}, goes on, two workers"
+        yield Cell(
+            "TCP half-open", f"one worker parted from Redis for {LONGER_S:g} s", name, parted
+        )
 
 
 CELLS: Final = tuple(_cells())

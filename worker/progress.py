@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self
 
+from worker import tasks
 from worker.contract import ProgressMark
 
 SPANS: Final = {
@@ -58,7 +59,10 @@ class JobProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let what is pending go out, for a moment."""
+        """Let what is pending go out, for a moment; not when the job is taken away."""
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            await tasks.end(self._teller)
+            return
         self._pending.put_nowait(None)
         if self._teller is not None:
             with contextlib.suppress(TimeoutError):

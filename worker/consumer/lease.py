@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from worker.errors import JobHeldElsewhere, QueueUnavailable
 from worker.observability.logs import get_logger
+from worker.tasks import AGAIN_S
 
 log = get_logger("worker.consumer")
 
@@ -69,6 +70,7 @@ class Lease:
         self._good_until = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._cancellations = 0
         self.lost = False
 
     @property
@@ -108,10 +110,13 @@ class Lease:
         if self._keeper is not None:
             self._keeper.cancel()
         if not self.lost:
-            await self._release()
+            # In a task of its own: a second cancellation must not leave the lease behind.
+            await asyncio.shield(asyncio.create_task(self._release()))
             return
         # As `asyncio.timeout` does it: was it only we who asked for the cancellation?
-        ours = self._task is not None and self._task.uncancel() == 0
+        for _ in range(self._cancellations):
+            left = self._task.uncancel() if self._task is not None else 0
+        ours = self._cancellations > 0 and left == 0
         if ours and (kind is None or issubclass(kind, asyncio.CancelledError)):
             raise JobHeldElsewhere from error
 
@@ -154,8 +159,10 @@ class Lease:
                     break
                 await asyncio.sleep(min(1.0, self._renew_every_s))
         self.lost = True
-        if self._task is not None:
+        while self._task is not None:  # until the block is left: one may be swallowed (tasks.py)
             self._task.cancel()
+            self._cancellations += 1
+            await asyncio.sleep(AGAIN_S)
 
     async def _release(self) -> None:
         try:

@@ -9,12 +9,13 @@ lock that was not confirmed for as long as it lasts as lost: by then somebody el
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 from bullmq.lock_manager import LockManager
+
+from worker import tasks
 
 TICK_S: Final = 0.5
 RENEW_SHARE: Final = 0.25
@@ -52,10 +53,7 @@ class LockKeeper(LockManager):  # type: ignore[misc]  # the package has no types
 
     async def close(self) -> None:
         """Stop renewing; nothing is released."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._renewing
+        await tasks.end(self._renewing)
         await super().close()
 
     async def _renewal_loop(self) -> None:

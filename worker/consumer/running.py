@@ -6,6 +6,7 @@ import asyncio
 from enum import Enum, auto
 from typing import Any
 
+from worker import tasks
 from worker.errors import Cancelled
 
 
@@ -38,7 +39,7 @@ class RunningJob:
         """Cancel the work; whether it was not over, and not aborted for as good a reason, yet."""
         if self.why is not None and self.why.value >= why.value:
             return False
-        if not self.work.cancel():
+        if not tasks.cancel(self.work):
             return False
         self.why = why
         return True

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import bullmq
 
+from worker import tasks
 from worker.consumer.bull import LOCK_MS as LOCK_MS  # noqa: PLC0414 - others read it here
 from worker.consumer.bull import LONGEST_POLL_S, BullWorker, failure
 from worker.consumer.cancellation import cancelled
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 log = get_logger("worker.consumer")
 
+SETTLE_S: Final = LONGEST_POLL_S + 0.3
+"""For the last poll and the last settling, when the worker stops."""
+DISCONNECT_S: Final = 0.3
 CLOSE_TIMEOUT_S: Final = 1.0
 """For one last word with a Redis that may not answer."""
 HELD_DELAY_MS: Final = 5_000
@@ -146,14 +150,11 @@ class Consumer:
         for job in self._jobs.values():
             job.abort(Why.STOPPING)
         settling = asyncio.create_task(self._worker.nothing_in_hand(), name="settling")
-        await asyncio.wait({self._run, settling}, timeout=LONGEST_POLL_S + 1.0)
-        for task in (self._run, self._beating, settling):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait({task})
+        await asyncio.wait({self._run, settling}, timeout=SETTLE_S)
+        await tasks.end(self._run, self._beating, settling)
         with contextlib.suppress(Exception):
             # Forced: what is still there hangs on a Redis that does not answer.
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            async with asyncio.timeout(DISCONNECT_S):
                 await self._worker.close(force=True)
 
     # ------------------------------------------------------------ one job

@@ -225,7 +225,7 @@ class Outbox:
         for task in self._working:
             task.cancel()
         if self._working:
-            await asyncio.wait(self._working, timeout=2 * RELEASE_TIMEOUT_S)
+            await asyncio.wait(self._working, timeout=RELEASE_TIMEOUT_S + 0.1)
 
     async def _run(self) -> None:
         while not self._stopping:

@@ -15,6 +15,7 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
+from worker import tasks
 from worker.contract import AvatarResultPayload, JobStatus, ProgressMark, StatusUpdate
 from worker.errors import ApiUnavailable
 from worker.observability.logs import get_logger
@@ -129,8 +130,7 @@ class JobReports:
         """
         self._draining = True
         if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.wait({self._sender})
+            await tasks.end(self._sender)
             self._sender = None
 
     # ------------------------------------------------------------ once

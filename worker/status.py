@@ -156,6 +156,26 @@ class StatusBoard(Collector):
             "Since Redis last answered.",
             consumer.last_round_trip_s,
         )
+        outbox = self._worker.outbox
+        yield GaugeMetricFamily(
+            "avatar_reports_waiting", "Final reports that the API does not have.", outbox.waiting
+        )
+        yield GaugeMetricFamily(
+            "avatar_reports_parked", "Those that were given up until a person acts.", outbox.parked
+        )
+        resident = GaugeMetricFamily(
+            "avatar_engine_resident_bytes", "Memory of each engine process.", labels=["engine"]
+        )
+        reserved = GaugeMetricFamily(
+            "avatar_engine_cuda_reserved_bytes",
+            "CUDA memory that torch holds in each engine process.",
+            labels=["engine"],
+        )
+        for number, engine in enumerate(pool.engines):
+            if (memory := engine.memory) is not None:
+                resident.add_metric([str(number)], memory.rss_bytes)
+                reserved.add_metric([str(number)], memory.cuda_reserved_bytes)
+        yield from (resident, reserved)
         build = GaugeMetricFamily(
             "avatar_worker_build_info", "Which code this is.", labels=["version", "commit"]
         )

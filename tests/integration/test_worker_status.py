@@ -1,6 +1,7 @@
 """What the worker says of itself while it works."""
 
 import asyncio
+import re
 
 import httpx
 import pytest
@@ -65,4 +66,6 @@ async def test_the_status_page_follows_a_job_and_remembers_it(
     assert 'avatar_job_attempts_total{code="NO_PERSON",outcome="failed"} 1.0' in metrics
     assert 'avatar_job_stage_duration_seconds_count{stage="engine.fit"} 1.0' in metrics
     assert "avatar_worker_ready 1.0" in metrics
+    assert "avatar_reports_parked 0.0" in metrics
+    assert re.search(r'avatar_engine_resident_bytes\{engine="0"\} [1-9]', metrics)
     assert payload["jobId"] not in metrics

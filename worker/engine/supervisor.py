@@ -27,6 +27,7 @@ from worker.engine.child import Child
 from worker.engine.limits import EngineLimits
 from worker.engine.messages import (
     Advanced,
+    Beat,
     Built,
     Checkpointed,
     EngineConfig,
@@ -104,6 +105,11 @@ class Engine:
         self._wear = Wear(self._limits)
         self._lost_jobs: set[str] = set()
         self._pauses = 0
+
+    @property
+    def memory(self) -> Beat | None:
+        """What the process said last of its memory, while there is one."""
+        return self._child.memory if self._child else None
 
     @property
     def pid(self) -> int | None:

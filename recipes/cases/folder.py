@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from recipes.cases.garments import Worn
 from recipes.cases.subject import Subject
 from recipes.cases.views import View
 from worker.avatar.types import KEYPOINTS
@@ -25,7 +26,13 @@ class Declared:
 
 
 def write_case(
-    folder: Path, subject: Subject, declared: Declared, views: Sequence[View], *, half: bool
+    folder: Path,
+    subject: Subject,
+    declared: Declared,
+    views: Sequence[View],
+    *,
+    worn: Worn | None = None,
+    half: bool = False,
 ) -> None:
     """Write one case.
 
@@ -34,6 +41,7 @@ def write_case(
         subject: the truth.
         declared: the request.
         views: front and side.
+        worn: clothes, if any.
         half: store the true vertices as float16 (0.3 mm), for cases that are committed.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +58,7 @@ def write_case(
             "focalPx": view.intrinsics.focal_px,
             "width": view.intrinsics.width,
             "height": view.intrinsics.height,
+            **({} if view.intrinsics.known else {"known": False}),
         }
     _write_json(folder / "camera.json", cameras)
     _write_json(
@@ -68,6 +77,7 @@ def write_case(
             "gender": str(subject.gender),
             "measurementsCm": {k: round(v, 2) for k, v in subject.measurements_cm.items()},
             "verticesFile": "truth.npz",
+            **({} if worn is None else {"clothes": [worn.top, worn.bottom]}),
         },
     )
     np.savez_compressed(

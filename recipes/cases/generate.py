@@ -1,10 +1,10 @@
 """Make the synthetic cases of `make bench`: people whose every measurement is known.
 
     python -m recipes.cases.generate --out build/cases --split test
-    python -m recipes.cases.generate --out build/cases --split test --clothes-px 3
+    python -m recipes.cases.generate --out build/cases --split test --wear everyday --lens unknown
 
 Run it in the recipe's environment (anny).  The same arguments give the same cases; `--clothes-px`
-changes the masks and nothing else, so that both sets can be compared case by case.
+and `--wear` change the masks and nothing else, so that sets can be compared case by case.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 
 from recipes.cases.baselines import Baseline, mean_absolute_errors
 from recipes.cases.folder import Declared, write_case
+from recipes.cases.garments import FAMILIES, TEST_ONLY, dress
 from recipes.cases.subject import Subject
 from recipes.cases.subjects import draw_subjects
-from recipes.cases.views import observe
+from recipes.cases.views import Camera, Look, observe
 from worker.avatar.body.free import free_body
 from worker.avatar.types import Gender, ViewName
 
@@ -30,6 +31,8 @@ BASELINE_SEED = 31
 BASELINE_SUBJECTS = 400
 HEIGHT_SIGMA_CM = 0.7
 WEIGHT_SIGMA_KG = 1.0
+MORE_STREAM = 9
+"""Of random numbers for clothes and lenses: poses and noise do not depend on them."""
 GENDERS = (Gender.MALE, Gender.FEMALE)
 
 
@@ -37,20 +40,31 @@ def main() -> None:
     """Write a folder a case, and baselines.json for the set."""
     args = _arguments()
     seed = SEEDS[args.split] if args.seed is None else args.seed
-    name = args.split if not args.clothes_px else f"{args.split}-clothes-{args.clothes_px}px"
-    root = args.out / name
+    root = args.out / _name(args)
     report = {}
     for gender in GENDERS:
         rig = free_body(gender)
         subjects = draw_subjects(args.count, gender, seed)
         declared = [_declare(s, seed, k) for k, s in enumerate(subjects)]
         for index, (subject, said) in enumerate(zip(subjects, declared, strict=True)):
+            more = np.random.default_rng([seed, GENDERS.index(gender), index, MORE_STREAM])
+            worn = None if args.wear is None else dress(rig, subject, args.wear, more)
             views = [
-                observe(rig, subject, view, _rng(seed, gender, index, view), args.clothes_px)
+                observe(
+                    rig,
+                    subject,
+                    view,
+                    _rng(seed, gender, index, view),
+                    Look(
+                        args.clothes_px,
+                        worn,
+                        Camera.of_a_phone(more) if args.lens == "unknown" else Camera(),
+                    ),
+                )
                 for view in ViewName
             ]
             folder = root / f"{gender}-{index:02d}"
-            write_case(folder, subject, said, views, half=args.half)
+            write_case(folder, subject, said, views, worn=worn, half=args.half)
             print(folder, flush=True)
         if not args.no_baselines:
             report[str(gender)] = _baselines(gender, subjects, declared)
@@ -67,9 +81,28 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=20, help="men, and as many women")
     parser.add_argument("--seed", type=int, help="instead of the split's own")
     parser.add_argument("--clothes-px", type=int, default=0, help="grow the masks by clothing")
+    parser.add_argument("--wear", choices=sorted(FAMILIES), help="dress them from this family")
+    parser.add_argument(
+        "--lens", choices=("known", "unknown"), default="known", help="what the photos say of it"
+    )
     parser.add_argument("--half", action="store_true", help="true vertices as float16")
     parser.add_argument("--no-baselines", action="store_true", help="skip the regressions")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.wear in TEST_ONLY and args.split != "test":
+        parser.error(f"{args.wear} clothes are kept from development: --split test has them")
+    return args
+
+
+def _name(args: argparse.Namespace) -> str:
+    """The folder of a set."""
+    parts = [args.split]
+    if args.wear:
+        parts.append(args.wear)
+    if args.clothes_px:
+        parts.append(f"clothes-{args.clothes_px}px")
+    if args.lens == "unknown":
+        parts.append("lens-unknown")
+    return "-".join(parts)
 
 
 def _rng(seed: int, gender: Gender, index: int, view: ViewName | None) -> np.random.Generator:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from worker.avatar.fit.priors import DRESSED_CASE
 from worker.avatar.types import (
     KEYPOINTS,
     Float64Array,
@@ -47,6 +48,11 @@ class Case:
         """The true gender."""
         return Gender(self.truth["gender"])
 
+    @property
+    def dressed(self) -> bool:
+        """Whether the masks hold clothes that vary over the body."""
+        return bool(self.truth.get("clothes"))
+
     def vertices(self) -> Float64Array:
         """(V, 3) the true body in T-pose, metres."""
         with np.load(self.folder / str(self.truth["verticesFile"])) as arrays:
@@ -63,13 +69,18 @@ class Case:
         rows, columns = np.nonzero(mask > 0.5)
         return Observation(
             view=view,
-            intrinsics=Intrinsics(camera["focalPx"], camera["width"], camera["height"], known=True),
+            intrinsics=Intrinsics(
+                camera["focalPx"],
+                camera["width"],
+                camera["height"],
+                known=camera.get("known", True),
+            ),
             box=np.array(
                 [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], dtype=np.float32
             ),
             keypoints=np.array(keypoints["xyc"], dtype=np.float32),
             mask=mask,
-            source="synthetic",
+            source=DRESSED_CASE if self.dressed else "synthetic",
         )
 
     def _json(self, name: str) -> dict[str, Any]:

@@ -48,8 +48,8 @@ class Setup:
     weight: bool = False
     neutral: bool = False
     outlines: bool = True
-    erode_px: float = 0.0
-    """Nothing is worn in these cases; the last setups show what the default 8 does."""
+    erode_px: float | None = None
+    """None: the default where something is worn, 0 where nothing is."""
 
 
 FRONT, BOTH = (ViewName.FRONT,), (ViewName.FRONT, ViewName.SIDE)
@@ -91,13 +91,16 @@ class Bench:
         gender = Gender.NEUTRAL if setup.neutral else case.gender
         body = self._bodies[gender]
         observations = [case.observation(view) for view in setup.views]
+        erode_px = setup.erode_px
+        if erode_px is None:
+            erode_px = FitOptions().silhouette_torso_erode_px if case.dressed else 0.0
         started = time.perf_counter()
         fit = fit_body(
             body,
             observations,
             height_m=case.request["heightCm"] / 100,
             weight_kg=case.request["weightKg"] if setup.weight else None,
-            options=FitOptions(setup.outlines, setup.erode_px),
+            options=FitOptions(setup.outlines, erode_px),
         )
         seconds = time.perf_counter() - started
         return self._judged(

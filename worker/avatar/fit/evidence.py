@@ -104,7 +104,7 @@ def gather(observation: Observation) -> Evidence:
         ),
         independent_points=(
             priors.CLOTHED_INDEPENDENT_POINTS
-            if priors.is_photograph(observation.source)
+            if priors.is_dressed(observation.source)
             else priors.CONTOUR_INDEPENDENT_POINTS
         ),
         mask=probability > 0.5,

@@ -124,6 +124,10 @@ ASSUMED_FOCAL_SIGMA = 0.15
 """The same of an assumed one: 24 to 32 mm equivalents of phones' main cameras."""
 
 
+DRESSED_CASE = "synthetic, dressed"
+"""`Observation.source` of benchmark cases whose masks hold clothes."""
+
+
 def standing_pose(*, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Local rotations (22, 3, 3) of someone standing for a photo, arms away from the body."""
     pose = torch.eye(3, dtype=dtype, device=device).repeat(BODY_JOINTS, 1, 1)
@@ -144,9 +148,18 @@ def is_photograph(source: str) -> bool:
 
     Args:
         source: `Observation.source`; anything but BlazePose is taken to mean the body's own
-            keypoints and an outline without cloth, as synthetic cases have them.
+            keypoints, as synthetic cases have them.
     """
     return "blazepose" in source.lower()
+
+
+def is_dressed(source: str) -> bool:
+    """Whether the outline is that of clothes: in photographs, and where cases say so.
+
+    Args:
+        source: `Observation.source`.
+    """
+    return is_photograph(source) or source == DRESSED_CASE
 
 
 def keypoint_sigma_px(source: str) -> list[float]:

@@ -123,3 +123,18 @@ docs: $(DEV_STAMP) ## write the reference pages that come from the code
 .PHONY: lock
 lock: $(DEV_STAMP) ## resolve pyproject.toml into the hashed locks
 	requirements/lock.sh
+
+IMAGE ?= localhost/avatar-worker:main
+VARIANT ?= cpu
+.PHONY: image
+image: ## build the image with docker or buildah (VARIANT=cpu|cu130, IMAGE=name, BASE_IMAGE=Debian 12)
+	docker/build.sh --variant $(VARIANT) --tag $(IMAGE) $(ARGS)
+
+.PHONY: image-test
+image-test: setup ## run the image as an operator does: read-only, no rights, one real job, bad starts
+	@$(BIN)/python -m tests.image $(IMAGE) $(ARGS)
+
+.PHONY: smoke
+smoke: $(DEMO_STAMP) ## probe a running worker: URL=https://… (WORKER_TOKEN, EXPECTED_WORKER_GIT_COMMIT)
+	@test -n "$(URL)" || { echo "Say where: make smoke URL=https://POD-8477.proxy.runpod.net"; exit 2; }
+	@$(BIN)/avatar-worker smoke "$(URL)" $(ARGS)

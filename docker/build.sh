@@ -17,6 +17,10 @@ while [ $# -gt 0 ]; do
   esac
 done
 
+# With "-dirty" at its end where a file differs from the commit: an image must not claim to be what
+# it is not.
+commit=$(git describe --always --abbrev=40 --dirty --exclude '*' 2>/dev/null || true)
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # `pip config list` gives what holds here, wherever it was set; only its [global] part matters.
@@ -27,7 +31,7 @@ trap 'rm -rf "$work"' EXIT
 } >"$work/pip.conf"
 args=(
   --build-arg "TORCH_VARIANT=$variant"
-  --build-arg "GIT_COMMIT=$(git rev-parse HEAD 2>/dev/null || true)"
+  --build-arg "GIT_COMMIT=$commit"
   --build-arg "BUILD_TIME=$(date -u +%Y-%m-%dT%H:%M:%SZ)"
   --secret "id=pip_conf,src=$work/pip.conf"
 )
@@ -48,4 +52,4 @@ else
   echo "Neither a docker engine nor buildah is here (Debian: apt-get install buildah runc)." >&2
   exit 1
 fi
-echo "$tag in $SECONDS s, from $(git rev-parse HEAD 2>/dev/null || echo no commit)"
+echo "$tag in $SECONDS s, from ${commit:-no commit}"

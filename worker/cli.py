@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from worker import queue_cli
+from worker import queue_cli, smoke_cli
 from worker.errors import AvatarError, InputError, ModelError, SettingsError
 
 if TYPE_CHECKING:
@@ -190,6 +190,7 @@ def bench(context: typer.Context) -> None:
 
 app.command()(queue_cli.enqueue)
 app.command()(queue_cli.cancel)
+app.command()(smoke_cli.smoke)
 
 
 @models.command("fetch")

@@ -53,7 +53,7 @@ def main(
 
 
 def _checkout() -> str:
-    asked = ["git", "rev-parse", "HEAD"]
+    asked = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -35,7 +35,9 @@ FIND_SECRETS: Final = (
     "import os; print([n for n in ('/etc/pip.conf', '/run/secrets') "
     "if os.path.exists(n) and (os.path.isdir(n) and os.listdir(n) or os.path.getsize(n))])"
 )
-FIND_FILES: Final = "import os; print([f for _, _, files in os.walk('/tmp') for f in files])"
+FIND_FILES: Final = (
+    "import os; print([f for _, _, files in os.walk('/tmp') for f in files if f != '.lock'])"
+)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ class Trial:
         for path, writable in (
             ("/app", False), ("/opt/venv", False), ("/tmp", True), ("/app/models", True)
         ):  # fmt: skip
-            code, _ = container.execute("python", "-c", f"open('{path}/probe', 'w')")
+            code, _ = container.execute(
+                "python", "-c", f"import tempfile as t; t.TemporaryFile(dir='{path}')"
+            )
             seen = "writable" if code == 0 else "read-only"
             wanted = "writable" if writable else "read-only"
             self._note(path, seen, wanted, seen == wanted)

@@ -80,10 +80,10 @@ def run_sample(
         try:
             job: dict[str, Any] = dict(person.declared)
             for view, photo in zip(VIEWS, (person.front, person.side), strict=True):
-                job[f"{view}PhotoUrl"] = _upload(client, photo)
+                job[f"{view}PhotoUrl"] = upload(client, photo)
             created = client.post("/v1/avatar/jobs", json=job)
             job_id: str = created.raise_for_status().json()["jobId"]
-            avatar = _follow(client, job_id, on_progress, deadline=started + timeout_s)
+            avatar = follow(client, job_id, on_progress, deadline=started + timeout_s)
             seconds = time.monotonic() - started
             links = client.get(f"/v1/avatar/jobs/{job_id}/files").raise_for_status().json()["files"]
             glb = client.get(links["avatar.glb"]).raise_for_status().content
@@ -100,7 +100,8 @@ def run_sample(
     )
 
 
-def _upload(client: httpx.Client, photo: Path) -> str:
+def upload(client: httpx.Client, photo: Path) -> str:
+    """Store a photo as a shopper's browser does; return the URL that goes into the job."""
     answer = client.post("/v1/uploads/presign", json={"fileName": photo.name})
     where = answer.raise_for_status().json()
     client.put(where["uploadUrl"], content=photo.read_bytes()).raise_for_status()
@@ -108,12 +109,18 @@ def _upload(client: httpx.Client, photo: Path) -> str:
     return url
 
 
-def _follow(
+def follow(
     client: httpx.Client, job_id: str, on_progress: Callable[[int], None], *, deadline: float
 ) -> dict[str, Any]:
+    """Ask after a job until it has its avatar; return that.
+
+    Raises:
+        JobFailed: it failed.
+        EngineTimeout: it was not finished by `deadline`, a time of `time.monotonic`.
+    """
     while time.monotonic() < deadline:
         job = client.get(f"/v1/avatar/jobs/{job_id}").raise_for_status().json()
-        on_progress(job.get("progress", 0))
+        on_progress(job.get("progress") or 0)
         if job["status"] == "failed":
             raise JobFailed(job.get("error") or None)
         if job["status"] == "completed" and "avatar" in job:

@@ -162,7 +162,8 @@ async def test_authorities_that_are_not_there(stack: EmbeddedStack) -> None:
 PASSWORD = "p@ss/w:rd#1?[%]"
 RULES = (
     *("~bull:{queue}:*", "~bull:{queue}-worker:*"),
-    *("+@read", "+@write", "+@scripting", "+@connection", "+@transaction", "+info"),
+    *("+@read", "+@write", "+@scripting", "+@connection", "+@transaction"),
+    *("-@dangerous", "+info", "+time", "+client|list"),
 )
 """What docs/reference/bullmq.md tells an operator to grant."""
 

@@ -29,6 +29,7 @@ from models_sync.work import FileInWork, Work
 TICK_S = 0.05
 TELL_EVERY_S = 0.25
 SETTLE_EVERY_S = 2.0
+WRITE_EVERY_S = 0.5
 STOP_S = 0.5
 """How long lanes have to end when we are stopped; none of them holds anything that is lost."""
 COMMITTERS = 4
@@ -83,8 +84,9 @@ class Fetch:
             threading.Thread(target=self._commit_all, name="commit", daemon=True)
             for _ in range(COMMITTERS)
         ]
-        for committer in committers:
-            committer.start()
+        writeback = threading.Thread(target=self._start_writing, name="writeback", daemon=True)
+        for thread in (*committers, writeback):
+            thread.start()
         try:
             for file in self._files:
                 if file.left == 0:  # empty, or whole already: nothing will land
@@ -219,6 +221,13 @@ class Fetch:
         if lane in self._lanes:
             self._lanes.remove(lane)
             self.received_bytes += lane.received
+
+    def _start_writing(self) -> None:
+        large = [file for file in self._files if file.partial.parts > 1]
+        while large and not self.stopping.wait(WRITE_EVERY_S):
+            for file in large:
+                if file.left:
+                    file.partial.start_writing()
 
     # -- whole files ----------------------------------------------------------------------------
     def _commit_all(self) -> None:

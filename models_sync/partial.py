@@ -130,8 +130,15 @@ class Partial:
             while written < len(data):
                 written += os.pwrite(self._data_descriptor, data[written:], offset + written)
             if self._map_descriptor >= 0:
-                start_writing(self._data_descriptor, offset, len(data))
                 os.pwrite(self._map_descriptor, digest, part * DIGEST_BYTES)
+
+    def start_writing(self) -> None:
+        """Let the disk begin with what has landed, so that the flush at the end is short.
+
+        May wait for a busy disk, so lanes do not call it.
+        """
+        if (descriptor := self._data_descriptor) >= 0:
+            start_writing(descriptor)
 
     def digest(self, algorithm: str) -> str:
         """The hash of the whole file, read back: for what only a whole can be held against."""

@@ -22,6 +22,7 @@ from models_sync.errors import (
     Interrupted,
     ObjectDamaged,
     ObjectMissing,
+    ObjectReplaced,
     PartialLost,
     VolumeUnwritable,
 )
@@ -35,6 +36,8 @@ from models_sync.state import State, keep_manifest
 
 ROUNDS = 3
 """How often we plan anew because the bucket or another process changed things meanwhile."""
+SETTLE_S = 0.5
+"""Before planning anew: whoever publishes is at it."""
 CHECKERS = 2
 
 
@@ -122,7 +125,8 @@ class _Pull:
             with VolumeLock(self._root, self._on_progress, self._cancel) as lock:
                 if lock.waited:
                     wanted = read_wanted(self._bucket, self._settings)
-                wanted = self._until_done(wanted, lock)
+                    plan = make_plan(wanted, self._root, State(self._root))
+                wanted = self._until_done(wanted, plan, lock)
         with contextlib.suppress(VolumeUnwritable):  # a read-only root that has everything
             if wanted.manifest is not None:
                 keep_manifest(self._root, wanted.manifest, wanted.signature)
@@ -135,24 +139,25 @@ class _Pull:
         self._on_progress(Progress(Phase.DONE, size, size, files, files))
         return report
 
-    def _until_done(self, wanted: Wanted, lock: VolumeLock) -> Wanted:
+    def _until_done(self, wanted: Wanted, plan: Plan, lock: VolumeLock) -> Wanted:
         """Carry out a plan; a new one when bucket or volume were changed by others meanwhile."""
         for rounds_left in reversed(range(ROUNDS)):
-            state = State(self._root)
-            plan = make_plan(wanted, self._root, state)
             self._report.present = [remote.path for remote in plan.present]
             try:
                 if not plan.is_done:
-                    self._carry_out(plan, state, lock)
+                    self._carry_out(plan, State(self._root), lock)
                 break
             except PartialLost:
                 if not rounds_left:
                     raise
-            except (ObjectDamaged, ObjectMissing):
+            except (ObjectDamaged, ObjectMissing) as error:
                 again = read_wanted(self._bucket, self._settings)
-                if again == wanted or not rounds_left:
+                # Published anew while we read; or in the middle of being replaced, as it seems.
+                seems_new = again != wanted or isinstance(error, ObjectReplaced)
+                if not seems_new or not rounds_left or self._cancel.wait(SETTLE_S):
                     raise
-                wanted = again  # published anew while we read
+                wanted = again
+            plan = make_plan(wanted, self._root, State(self._root))
         for folder in {(self._root / remote.path).parent for remote in wanted.files}:
             sweep_own(folder, self._writer)
         return wanted

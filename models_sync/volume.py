@@ -49,12 +49,10 @@ def reserve(descriptor: int, size: int) -> bool:
     return True
 
 
-def start_writing(descriptor: int, offset: int, size: int) -> None:
-    """Let the disk begin with this range, so that the flush at the end is short."""
+def start_writing(descriptor: int) -> None:
+    """Let the disk begin with all of a file that is in memory only; waits for none of it."""
     with contextlib.suppress(AttributeError):  # not Linux: the flush takes longer
-        _LIBC.sync_file_range(
-            descriptor, ctypes.c_int64(offset), ctypes.c_int64(size), _START_WRITING
-        )
+        _LIBC.sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _START_WRITING)
 
 
 def free_bytes(folder: Path) -> int:

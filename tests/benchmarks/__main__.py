@@ -18,6 +18,7 @@ DEFAULT: Final = "fit"
 BENCHES: Final = {
     "fit": ("tests.benchmarks.run", "accuracy and speed of the fit, on cases of known truth"),
     "queue": ("tests.benchmarks.queue_bench", "the consumer beside Node's Worker"),
+    "sync": ("tests.benchmarks.sync_bench", "models-sync beside s5cmd and rclone"),
 }
 
 

@@ -20,7 +20,6 @@ from models_sync.errors import (
     ManifestUntrusted,
     ObjectDamaged,
     ObjectMissing,
-    ObjectReplaced,
     SyncError,
     TransferCut,
     TransferStalled,
@@ -252,7 +251,7 @@ TABLE = (
     Cell("replaced midway, published anew", around=replaced(manifest=True), variables=ONE),
     Cell(
         "replaced midway, not published",
-        ends=ObjectReplaced,
+        ends=ObjectDamaged,
         around=replaced_without_a_manifest,
         variables=ONE,
     ),

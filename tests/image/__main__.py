@@ -32,15 +32,21 @@ def main(
         Path(folder).chmod(0o755)
         with prepared(image, Path(folder), commit=commit or _checkout(), starts=starts) as trial:
             trial.run()
+    load = os.getloadavg()[0]
     if as_json:
         rows = [
             {"what": row.what, "seen": row.seen, "wanted": row.wanted, "good": row.good}
             for row in trial.rows
         ]
-        found = {"image": image, "program": " ".join(program()), "rows": rows, "job": trial.job}
+        found = {
+            "image": image,
+            "load": load,
+            "program": " ".join(program()),
+            "rows": rows,
+            "job": trial.job,
+        }
         sys.stdout.write(json.dumps(found) + "\n")
     else:
-        load = os.getloadavg()[0]
         title = f"{image}, by {' '.join(program())}; {os.cpu_count()} cores, load {load:.1f}"
         table = Table("", "what", "seen", "wanted", title=title)
         for row in trial.rows:

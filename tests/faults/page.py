@@ -9,7 +9,6 @@ import platform
 import re
 import statistics
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +19,12 @@ PAGE: Final = Path(__file__).absolute().parents[2] / "docs" / "reference" / "rel
 
 
 def machine() -> str:
-    """The day and the machine, as one sentence."""
+    """The day and the machine, and how busy it has been for a quarter of an hour."""
     day = dt.datetime.now(dt.UTC).date().isoformat()
     versions = f"bullmq {importlib.metadata.version('bullmq')}, Python {platform.python_version()}"
     cores = f"{os.cpu_count()} {platform.machine()} cores"
-    return f"{day}, {cores}, {platform.system()}, {versions}."
+    load = f"load {os.getloadavg()[2]:.0f}"
+    return f"{day}, {cores} ({load}), {platform.system()}, {versions}."
 
 
 def write(name: str, text: str, page: Path = PAGE) -> None:
@@ -56,9 +56,10 @@ def matrix_table(outcomes: Sequence[Outcome], took_s: float) -> str:
         "| family | fault | stages, with seconds from the end of the fault to the result | holds |",
         "|---|---|---|---|",
     ]
-    by_fault = groupby(outcomes, key=lambda one: (one.cell.family, one.cell.fault))
-    for (family, fault), cells in by_fault:
-        group = list(cells)
+    by_fault: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        by_fault.setdefault((outcome.cell.family, outcome.cell.fault), []).append(outcome)
+    for (family, fault), group in by_fault.items():
         stages = " · ".join(f"{one.cell.stage} {_seconds(one)}" for one in group)
         bad = ", ".join(one.cell.stage for one in group if not one.good)
         lines.append(f"| {family} | {fault} | {stages} | {f'**no: {bad}**' if bad else 'all'} |")

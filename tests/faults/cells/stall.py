@@ -59,7 +59,12 @@ async def zombie(site: Site, stage: Stage, *, word: str | None = None) -> Expect
     pod.signal(signal.SIGCONT)
     await pod.until_ready()
     await pod.until_idle()
-    return Expected(job, put_right=True, markers=2 if stage is stages.BEFORE_MARKER else 1)
+    return Expected(
+        job,
+        put_right=True,
+        markers=2 if stage is stages.BEFORE_MARKER else 1,
+        refused=1 if stage is stages.BEFORE_REPORT else 0,
+    )
 
 
 async def zombie_with_other_bytes(site: Site, stage: Stage) -> Expected:

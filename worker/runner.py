@@ -189,7 +189,7 @@ class JobRunner:
                 # ------------------------------------------------ 3. – 5. to a finished avatar
                 marker = await self._find_finished(job, lease, reports, summary)
                 if marker is None:
-                    marker = await self._make(job, lease, progress, summary)
+                    marker = await self._make(job, delivery, lease, progress, summary)
                 # ------------------------------------------------ 6. the API is told
                 with summary.stage("report"):
                     await reports.completed(marker.result)
@@ -203,9 +203,9 @@ class JobRunner:
                 failure = _named(error)
                 if _is_final(failure, delivery):
                     await reports.failed(failure_text(failure))
-                    await self._forget(job.job_id)
+                    await self._forget(job.job_id, once_more=was_started_before)
                 raise failure from (None if failure is error else error)
-            await self._forget(job.job_id)
+            await self._forget(job.job_id, once_more=was_started_before)
         # -------------------------------------------------------- 7. the queue has the result
         return marker.result.to_wire()
 
@@ -235,7 +235,12 @@ class JobRunner:
         return marker
 
     async def _make(
-        self, job: AvatarJob, lease: Lease, progress: JobProgress, summary: JobSummary
+        self,
+        job: AvatarJob,
+        delivery: Delivery,
+        lease: Lease,
+        progress: JobProgress,
+        summary: JobSummary,
     ) -> CompletionMarker:
         # Not before the look-up: `processing` after a completion would take it back.
         progress.reach(ProgressMark.ACCEPTED)
@@ -267,6 +272,7 @@ class JobRunner:
                     result=self._result(job, built),
                     sources=built.sources,
                     check=lease.check,
+                    commit=delivery.commit,
                 )
             progress.reach(ProgressMark.UPLOADED)
         summary.outcome = "completed"
@@ -322,11 +328,18 @@ class JobRunner:
             self._reports(job_id, lease, maybe_reported=True) as reports,
         ):
             await reports.failed(failure_text(error))
-            await self._forget(job_id)
+            await self._forget(job_id, once_more=True)
 
-    async def _forget(self, job_id: str) -> None:
-        """Leave nothing behind of a job that is over; what stays after all goes by age."""
+    async def _forget(self, job_id: str, *, once_more: bool) -> None:
+        """Leave nothing behind of a job that is over; what stays after all goes by age.
+
+        Args:
+            job_id: the API's id of the job.
+            once_more: whether another worker had begun it, and may still be saving.
+        """
         await self._work.clean(job_id)
+        if once_more:
+            self._work.clean_later(job_id)
         with contextlib.suppress(QueueUnavailable):
             await self._marks.forget(job_id, "kills")
 

@@ -19,6 +19,8 @@ from tests.conftest import FAKE_ENGINE, until_ready
 from tests.fakes.api import FakeApi, serve_api
 from tests.producer import Producer
 from worker.consumer import retries
+from worker.consumer.cancellation import request_cancel
+from worker.consumer.connection import connect
 from worker.consumer.keys import own_key
 from worker.demo.stack import EmbeddedStack
 from worker.lifecycle import Worker
@@ -303,3 +305,26 @@ async def test_nothing_of_a_job_stays_in_the_work_folder(
             bucket_name=stack.bucket, prefix=f"work/{payload['jobId']}", recursive=True
         )
         assert not list(found)
+
+
+async def test_a_cancellation_that_comes_after_the_marker_comes_too_late(
+    producer: Producer, api: FakeApi, stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = producer.payload("ok")
+    held = asyncio.Event()
+
+    def hold(_api: FakeApi, _job_id: str, _body: dict[str, Any]) -> Response | None:
+        held.set()
+        return JSONResponse({"error": "down"}, 503)
+
+    api.faults += [hold] * 3
+    monkeypatch.setattr(reports_module, "DELIVERY_WAIT_S", 5.0)
+    monkeypatch.setattr(outbox_module, "_backoff", lambda _state: 0.8)
+    job = await producer.add(payload)
+    await held.wait()
+    client = connect(Settings.load(stack.worker_environment() | {"API_BASE_URL": api.url}).queue)
+    await request_cancel(client, "bull", producer.name, payload["jobId"], "too late")
+    await client.aclose()
+    settled = await producer.settled(job)
+    assert await settled.getState() == "completed", settled.failedReason
+    await api.until(lambda: api.jobs[payload["jobId"]]["status"] == "completed")

@@ -31,6 +31,8 @@ class Delivery:
     """Tells those who watch the queue; never raises."""
     note: Callable[[str], Awaitable[None]] = field(repr=False, default=_say_nothing)
     """Adds a line to the job's log, which Bull Board shows; never raises."""
+    commit: Callable[[], None] = field(repr=False, default=lambda: None)
+    """From here on the job is as good as finished: a cancellation comes too late."""
     trace: str | None = None
     """The producer's trace context, as its telemetry wrote it into `opts.tm`."""
 

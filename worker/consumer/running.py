@@ -34,6 +34,11 @@ class RunningJob:
         self.job_id = job_id
         self.why: Why | None = None
         self.taken_back: Cancelled | None = None
+        self._is_committed = False
+
+    def commit(self) -> None:
+        """Note that the job can no longer be taken back: its result is about to be visible."""
+        self._is_committed = True
 
     def abort(self, why: Why) -> bool:
         """Cancel the work; whether it was not over, and not aborted for as good a reason, yet."""
@@ -46,7 +51,7 @@ class RunningJob:
 
     def take_back(self, why: Cancelled) -> None:
         """Cancel the work because somebody who may has asked for it."""
-        if self.taken_back is None:
+        if self.taken_back is None and not self._is_committed:
             self.taken_back = why
             self.abort(Why.CANCELLED)
 

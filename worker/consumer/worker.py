@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import bullmq
@@ -161,8 +162,8 @@ class Consumer:
     async def _process(self, job: bullmq.Job, token: str) -> dict[str, Any]:
         """What BullMQ calls.  Never lets a CancelledError out: it would end the run loop."""
         settle_retry_policy(job, self._settings.max_retries)
-        delivery = self._delivery(job)
         running = RunningJob(claimed_job_id(job.data))
+        delivery = replace(self._delivery(job), commit=running.commit)
         if job.cancelled is not None:
             running.taken_back = cancelled(job.cancelled)
         running.work = asyncio.create_task(self._work(delivery, running), name=f"job {job.id}")

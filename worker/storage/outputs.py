@@ -194,6 +194,7 @@ class Outputs:
         result: AvatarResultPayload,
         sources: Mapping[str, Any],
         check: Check = _nobody_else,
+        commit: Callable[[], None] = lambda: None,
     ) -> CompletionMarker:
         """Store the files, then the marker, then make sure that all of it is what is there.
 
@@ -204,6 +205,7 @@ class Outputs:
             result: what the API is told.
             sources: what made the avatar.
             check: asked before every upload.
+            commit: called when nothing is left to do but to store the marker.
 
         Raises:
             StorageUnavailable: MinIO did not answer, or others keep overwriting the files.
@@ -219,6 +221,7 @@ class Outputs:
         path = folder / MARKER
         with _naming_a_full_disk():
             path.write_bytes(marker.to_json())
+        commit()
         await self._store(job_id, path, check)
         for _ in range(ROUNDS):
             overwritten = [file.name for file in await self._damaged(job_id, marker.files)]

@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -33,6 +34,8 @@ log = get_logger("worker.storage")
 PREFIX: Final = "work/"
 OUTPUTS: Final = "outputs"
 """The stage of the finished files."""
+CLEAN_LATER_S: Final = 90.0
+"""By then a request of a worker that lost its job has arrived or was given up."""
 MAX_STAGE_BYTES: Final = 64 * 1024 * 1024
 """Of a stage, packed as well as unpacked; measured stages are below 5 MB."""
 MAX_MEMBERS: Final = 64
@@ -55,7 +58,8 @@ class WorkStore:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._uncleaned: set[str] = set()
+        self._to_clean: dict[str, float] = {}
+        """Jobs to forget, and from when on, by the monotonic clock."""
 
     async def save(
         self, job_id: str, fingerprint: str, stage: str, folder: Path, names: Collection[str]
@@ -136,15 +140,20 @@ class WorkStore:
             found = await self._bucket.list(f"{PREFIX}{job_id}/", at_most=MAX_SWEPT)
             if found:
                 await self._bucket.delete([item.key for item in found])
-            self._uncleaned.discard(job_id)
         except StorageUnavailable as error:
             log.warning("work.not_cleaned", why=error.message)
-            if len(self._uncleaned) < MAX_SWEPT:
-                self._uncleaned.add(job_id)
+            self.clean_later(job_id, 0.0)
+
+    def clean_later(self, job_id: str, after_s: float = CLEAN_LATER_S) -> None:
+        """Forget a job once more: what a worker that lost it had on its way arrives until then."""
+        if len(self._to_clean) < MAX_SWEPT:
+            self._to_clean[job_id] = time.monotonic() + after_s
 
     async def clean_again(self) -> None:
-        """Try again to forget the jobs that could not be forgotten.  Never raises."""
-        for job_id in tuple(self._uncleaned):
+        """Forget the jobs whose time has come.  Never raises."""
+        now = time.monotonic()
+        for job_id in [job_id for job_id, due in self._to_clean.items() if due <= now]:
+            del self._to_clean[job_id]
             await self.clean(job_id)
 
     async def sweep(self, older_than_s: float) -> int:

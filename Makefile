@@ -6,11 +6,13 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+TORCHVISION := torchvision==0.28.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 stamp = $(VENV)/.stamp-$(1)-$(shell cat requirements/$(1).lock pyproject.toml | sha256sum | cut -c1-16)
 DEMO_STAMP := $(call stamp,demo)
 DEV_STAMP := $(call stamp,dev)
+VENDOR_STAMP := $(VENV)-vendors/.stamp-$(shell cat requirements/vendors.lock | sha256sum | cut -c1-16)
 RECIPE_STAMP := $(VENV)-recipe/.stamp-$(shell sha256sum requirements/recipe.lock | cut -c1-16)
 OBSERVER_STAMP := $(VENV)/.stamp-observers-$(shell sha256sum worker/avatar/observe/assets.py 2>/dev/null | cut -c1-16)
 PAGE_STAMP := $(VENV)/.stamp-page-$(shell cat worker/demo/web/package-lock.json 2>/dev/null | sha256sum | cut -c1-16)
@@ -44,6 +46,16 @@ $(RECIPE_STAMP):
 	$(VENV)-recipe/bin/pip install --quiet $(TORCH)
 	$(VENV)-recipe/bin/pip install --quiet --require-hashes -r requirements/recipe.lock
 	$(VENV)-recipe/bin/pip install --quiet --no-deps --editable .
+	@touch $@
+
+# On top of the worker's own packages, so that `make test` shows that they are not needed there.
+$(VENDOR_STAMP): $(DEV_STAMP)
+	@echo "› installing what the vendors' code imports (once)"
+	$(BIN)/python -m venv --clear --without-pip $(VENV)-vendors
+	echo "import site; site.addsitedir('$(abspath $(VENV))/lib/python3.11/site-packages')" \
+	  > $(VENV)-vendors/lib/python3.11/site-packages/worker.pth
+	$(BIN)/pip --python $(VENV)-vendors/bin/python install --quiet --require-hashes -r requirements/vendors.lock
+	$(BIN)/pip --python $(VENV)-vendors/bin/python install --quiet --no-deps $(TORCHVISION)
 	@touch $@
 
 $(OBSERVER_STAMP): $(DEMO_STAMP)
@@ -96,6 +108,10 @@ soak: setup $(DEV_STAMP) $(NODE_STAMP) ## 2,000 mixed jobs with a random fault e
 .PHONY: vendors
 vendors: ## the licensed path's code at its pinned commits (ONLY=name, MIRROR=pattern)
 	@$(PYTHON) vendors/fetch.py $(ONLY) $(if $(MIRROR),--mirror '$(MIRROR)')
+
+.PHONY: test-vendors
+test-vendors: setup $(VENDOR_STAMP) ## run the vendors' own code on weights that the tests make
+	OMP_NUM_THREADS=1 $(VENV)-vendors/bin/python -m pytest -m vendor tests/vendor $(ARGS)
 
 .PHONY: sync-models
 sync-models: $(DEMO_STAMP) ## bring missing weights from the private bucket to the volume (MODEL_SYNC_*)

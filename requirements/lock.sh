@@ -21,3 +21,4 @@ compile requirements/run.lock -c requirements/demo.lock "${skip[@]}" pyproject.t
 compile requirements/licensed.lock --extra licensed -c requirements/demo.lock "${skip[@]}" pyproject.toml
 compile requirements/dev.lock --extra demo --group dev -c requirements/demo.lock "${skip[@]}" pyproject.toml
 compile requirements/recipe.lock --extra recipe -c requirements/dev.lock "${skip[@]}" pyproject.toml
+compile requirements/vendors.lock --extra vendors -c requirements/demo.lock "${skip[@]}" pyproject.toml

@@ -28,6 +28,7 @@ from worker.avatar.fit import FitOptions, fit_body
 from worker.avatar.measure import Measurer
 from worker.avatar.observe import Observer
 from worker.avatar.observe.assets import ASSETS, default_models_dir
+from worker.avatar.observe.sam2 import LARGE, Sam2Masks
 from worker.avatar.photo import read_photo
 from worker.avatar.photo.read import WORKING_SIDE_PX
 from worker.avatar.quality import assess
@@ -42,6 +43,7 @@ from worker.avatar.types import (
     Float64Array,
     Gender,
     Observation,
+    Photo,
     Progress,
     Stage,
     ViewName,
@@ -93,15 +95,26 @@ class PipelineConfig:
     silhouette_torso_erode_px: int = 8
     gltfpack_path: str | None = None
     require_gltfpack: bool = False
+    sam2_dir: str | None = None
+    """Checkout of SAM 2 with its checkpoint, for outlines by SAM 2; None: the free ones."""
+    sam2_model: str = LARGE
+    """Which of its checkpoints."""
 
 
 class Pipeline:
     """The loaded models; runs one request at a time."""
 
-    def __init__(self, config: PipelineConfig, device: torch.device, observer: Observer) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        device: torch.device,
+        observer: Observer,
+        masks: Sam2Masks | None = None,
+    ) -> None:
         self.config = config
         self.device = device
         self._observer = observer
+        self._masks = masks
         self._bodies: dict[Gender, tuple[BodyModel, Measurer]] = {}
         self.fingerprint = ""
         """Of code, weights and choices, once loaded: keys what was computed."""
@@ -119,7 +132,11 @@ class Pipeline:
         # second, on a busy one its spinning costs twenty (docs/reference/performance.md).
         torch.set_num_threads(1)
         models_dir = config.observer_models_dir or default_models_dir()
-        pipeline = cls(config, _pick_device(config.device), Observer.load(models_dir))
+        device = _pick_device(config.device)
+        masks = None
+        if config.sam2_dir is not None:
+            masks = Sam2Masks.load(Path(config.sam2_dir), device, model=config.sam2_model)
+        pipeline = cls(config, device, Observer.load(models_dir), masks)
         for gender in Gender:
             pipeline._load_body(gender)
         pipeline.fingerprint = pipeline._fingerprint()
@@ -141,7 +158,8 @@ class Pipeline:
     def models(self) -> list[str]:
         """What is loaded, with digests."""
         body, _ = self._bodies[Gender.NEUTRAL]
-        return [self._observer.source, body.data.source]
+        outlines = [self._masks.source] if self._masks else []
+        return [self._observer.source, *outlines, body.data.source]
 
     def cuda_reserved_bytes(self) -> int:
         """How much CUDA memory torch's allocator holds; 0 on the CPU."""
@@ -188,7 +206,7 @@ class Pipeline:
         with clock.stage(Stage.OBSERVE):
             observations = kept.load_observations(photos)
             if observations is None:
-                observations = [_certain(self._observer.observe(photo)) for photo in photos]
+                observations = [_certain(self._observe(photo)) for photo in photos]
                 if checkpoint is not None and (files := kept.save_observations(observations)):
                     checkpoint(Stage.OBSERVE, files)
         body, measurer = self._bodies[request.gender]
@@ -236,6 +254,10 @@ class Pipeline:
             sources=sources,
         )
 
+    def _observe(self, photo: Photo) -> Observation:
+        seen = self._observer.observe(photo)
+        return self._masks.refine(photo, seen) if self._masks else seen
+
     def _fit(
         self,
         body: BodyModel,
@@ -263,7 +285,8 @@ class Pipeline:
         config = self.config
         return fingerprint(
             [asset.sha256 for asset in ASSETS]
-            + [body.data.digest for body, _ in self._bodies.values()],
+            + [body.data.digest for body, _ in self._bodies.values()]
+            + ([self._masks.digest] if self._masks else []),
             {
                 "display_pose": config.display_pose,
                 "apose_arm_down_deg": config.apose_arm_down_deg,

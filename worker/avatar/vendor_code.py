@@ -1,0 +1,104 @@
+"""Importing code of others from its own folder, and from nowhere else.
+
+Vendors' packages are no releases: they are checkouts (`vendors/vendors.toml`), and their top-level
+names clash with whatever lies on the path.  So a vendor's folder is on the path only while it is
+imported, in front of everything, and what was imported must come from it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from worker.errors import ModelInvalid, ModelMissing
+
+
+def import_vendor(folder: Path, module: str, *, variable: str) -> ModuleType:
+    """Import a module of a vendor's checkout.
+
+    Args:
+        folder: the checkout; holds the module's top-level package.
+        module: dotted name, such as `sam2.build_sam`.
+        variable: of the environment, that names the folder; for the advice.
+
+    Raises:
+        ModelMissing: the checkout is not there, or a package that it needs is not installed.
+        ModelInvalid: a package of that name was imported from somewhere else.
+    """
+    package = module.partition(".")[0]
+    if not (folder / package).is_dir():
+        raise ModelMissing(
+            f"{folder} holds no {package}.",
+            advice=f"Run `make vendors`, or let {variable} name the checkout.",
+        )
+    sys.path.insert(0, str(folder))
+    try:
+        with quiet():
+            imported = importlib.import_module(module)
+    except ImportError as error:
+        raise ModelMissing(
+            f"{package} cannot be imported from {folder}: {error}.",
+            advice="Install requirements/vendors.lock and the torchvision of this torch.",
+        ) from error
+    finally:
+        sys.path.remove(str(folder))
+    origin = Path(imported.__file__ or "").resolve()
+    if not origin.is_relative_to((folder / package).resolve()):
+        raise ModelInvalid(
+            f"{package} was imported from {origin.parent}, not from {folder}.",
+            advice=f"Uninstall the other {package}: only the pinned checkout may run.",
+        )
+    return imported
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep vendors' deprecation warnings from the log: we cannot mend what they are about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def import_torchvision() -> None:
+    """Import torchvision, also its CUDA build beside a torch for the CPU.
+
+    That build registers operators that its library, which cannot be loaded then, would define, and
+    fails.  They are declared here instead; nothing that we run calls them.
+
+    Raises:
+        ModelMissing: it is not installed.
+    """
+    try:
+        with quiet():
+            importlib.import_module("torchvision")
+    except ImportError as error:
+        raise ModelMissing(
+            f"torchvision cannot be imported: {error}.",
+            advice="Install the torchvision of this torch, without its dependencies.",
+        ) from error
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library(  # type: ignore[no-untyped-call] # torch has no type for it
+            "torchvision", "FRAGMENT"
+        )
+        _LIBRARIES.append(library)
+        for operator in ("nms", "qnms"):
+            library.define(  # type: ignore[no-untyped-call] # same
+                f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
+        with quiet():
+            importlib.import_module("torchvision")
+
+
+_LIBRARIES: list[torch.library.Library] = []
+"""What is declared in one lives as long as it does."""

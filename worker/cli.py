@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from enum import StrEnum
@@ -72,7 +73,17 @@ def run() -> None:
     from worker.lifecycle import run_worker
     from worker.settings import Settings
 
-    raise typer.Exit(asyncio.run(run_worker(Settings.load())))
+    settings = Settings.load()
+
+    async def run_and_exit() -> None:
+        code = await run_worker(settings)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # All is settled; what a thread still waits for (a name server, a dead connection) must
+        # not hold up an end that has three seconds.
+        os._exit(code)
+
+    asyncio.run(run_and_exit())
 
 
 @app.command()

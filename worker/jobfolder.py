@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
+from worker import tasks
 from worker.contract import AvatarJob
 from worker.engine.messages import Built, RunJob
 from worker.errors import JobHeldElsewhere
@@ -77,10 +78,12 @@ class JobFolder:
         trace: TracebackType | None,
     ) -> None:
         """Let saves that are under way end, for a moment, then remove the folder."""
+        await tasks.to_the_end(self._close())
+
+    async def _close(self) -> None:
         if self._saves:
             _, late = await asyncio.wait(self._saves, timeout=LAST_SAVES_S)
-            for task in late:
-                task.cancel()
+            await tasks.end(*late)
         await asyncio.to_thread(self._temporary.cleanup)
 
     # ------------------------------------------------------------ in

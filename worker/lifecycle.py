@@ -17,6 +17,7 @@ Exit codes:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -27,6 +28,9 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
+from redis.exceptions import RedisError
+
+from worker import tasks
 from worker.consumer.connection import connect, ping
 from worker.consumer.marks import JobMarks
 from worker.consumer.worker import Consumer
@@ -59,6 +63,7 @@ from worker.weights import Weights, describe, refusal
 log = get_logger("worker")
 
 QUEUE_RETRY_S: Final = 5.0
+CLOSE_S: Final = 0.3
 CLEAN_AGAIN_S: Final = 5.0
 SWEEP_EVERY_S: Final = 6 * 3600.0
 WORK_KEPT_S: Final = 48 * 3600.0
@@ -157,9 +162,9 @@ class Worker:
         taking = asyncio.create_task(self._take_jobs(), name="take jobs")
         tidying = asyncio.create_task(self._tidy(), name="tidy")
         await asyncio.wait({stopped, taking}, return_when=asyncio.FIRST_COMPLETED)
-        tidying.cancel()
+        await tasks.end(tidying)
         if stopped.done():
-            taking.cancel()
+            await tasks.end(taking)
             return ExitCode.STOPPED
         stopped.cancel()
         log.error(
@@ -177,10 +182,19 @@ class Worker:
         self.engine.start()
         await asyncio.gather(self._reach_queue(), self.weights.bring())
         self.outbox.start()
-        loop = await self.consumer.start()
+        loop = await self._start_taking()
         self._open_or_close()
         # Shielded: cancelling this task, on SIGTERM, must not tear the loop from its job.
         await asyncio.shield(loop)
+
+    async def _start_taking(self) -> asyncio.Task[None]:
+        while True:
+            try:
+                return await self.consumer.start()
+            except (RedisError, OSError) as error:  # it went while the weights came
+                log.warning("queue.lost", why=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(1.0)
+                await self._reach_queue()
 
     async def _reach_queue(self) -> None:
         """Ask Redis until it answers; tell what is wrong when that changes."""
@@ -221,8 +235,11 @@ class Worker:
         await asyncio.gather(
             self.outbox.stop(), self.engine.stop(), asyncio.to_thread(self._tracer.close)
         )
-        await self._api.aclose()
-        await self._redis.aclose()
+        for close in (self._api.aclose, self._redis.aclose):
+            # A connection that is dead can neither be closed in order nor be waited for.
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_S):
+                    await close()
         self._bucket.close()
         await self.http.stop()
         self.stopped.set()

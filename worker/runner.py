@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from worker import tasks
 from worker.consumer.delivery import Delivery
 from worker.consumer.lease import Lease
 from worker.consumer.marks import JobMarks
@@ -58,6 +59,8 @@ from worker.storage.work import WorkStore
 
 log = get_logger("worker.job")
 
+FORGET_S: Final = 5.0
+"""For cleaning up after a job that is over; what it does not manage goes by age."""
 KILLS_UNTIL_REFUSED: Final = 2
 """So many engine processes may one job end before it is given up."""
 
@@ -160,6 +163,10 @@ class JobRunner:
             except JobAborted as error:
                 summary.failed("left_to_others", error)
                 raise
+            except QueueUnavailable as error:
+                # Without Redis nothing can be settled: the job is handed over again.
+                summary.failed("left_to_others", error)
+                raise JobAborted(error.message) from error
             except AvatarError as error:
                 summary.failed("failed" if _is_final(error, delivery) else "to_be_retried", error)
                 await delivery.note(failure_text(error))
@@ -187,25 +194,23 @@ class JobRunner:
         ):
             try:
                 # ------------------------------------------------ 3. – 5. to a finished avatar
-                marker = await self._find_finished(job, lease, reports, summary)
+                marker = await self._find_finished(job, delivery, lease, reports, summary)
                 if marker is None:
                     marker = await self._make(job, delivery, lease, progress, summary)
                 # ------------------------------------------------ 6. the API is told
                 with summary.stage("report"):
                     await reports.completed(marker.result)
                 progress.reach(ProgressMark.COMPLETED)
-            except JobAborted:
+            except (JobAborted, QueueUnavailable):
                 raise
-            except QueueUnavailable as error:
-                # Without Redis nothing can be settled: the job is handed over again.
-                raise JobAborted(error.message) from error
             except Exception as error:  # noqa: BLE001 - whatever it is, the job must be settled
                 failure = _named(error)
                 if _is_final(failure, delivery):
                     await reports.failed(failure_text(failure))
+                    await self._outputs.discard(job.job_id)
                     await self._forget(job.job_id, once_more=was_started_before)
                 raise failure from (None if failure is error else error)
-            await self._forget(job.job_id, once_more=was_started_before)
+            await tasks.to_the_end(self._forget(job.job_id, once_more=was_started_before))
         # -------------------------------------------------------- 7. the queue has the result
         return marker.result.to_wire()
 
@@ -220,18 +225,31 @@ class JobRunner:
 
     # ------------------------------------------------------------ 3. is it finished already?
     async def _find_finished(
-        self, job: AvatarJob, lease: Lease, reports: JobReports, summary: JobSummary
+        self,
+        job: AvatarJob,
+        delivery: Delivery,
+        lease: Lease,
+        reports: JobReports,
+        summary: JobSummary,
     ) -> CompletionMarker | None:
         with summary.stage("look_up"):
+            has_marker = await self._outputs.has_marker(job.job_id)
+            if has_marker:
+                # Whatever becomes of it: whoever wrote it has reported it, or is about to.
+                reports.expect_earlier_report()
             if await self._marks.wants_fresh(job.job_id):
                 log.info("job.fresh_run")
+                reports.expect_earlier_report()
                 await self._work.clean(job.job_id)
                 await self._outputs.remove_marker(job.job_id)
                 await self._marks.forget(job.job_id, "fresh")
+                return None
+            if not has_marker:
+                return None
             marker = await self._outputs.find_marker(job.job_id, check=lease.check)
         if marker is not None:
             summary.outcome = "reported_again"
-            reports.expect_earlier_report()
+            delivery.commit()
         return marker
 
     async def _make(
@@ -274,6 +292,8 @@ class JobRunner:
                     check=lease.check,
                     commit=delivery.commit,
                 )
+                if hidden:  # an earlier run may have shown what this one does not
+                    await self._outputs.discard(job.job_id, hidden)
             progress.reach(ProgressMark.UPLOADED)
         summary.outcome = "completed"
         summary.facts |= {"confidence": built.confidence, "view_iou": built.view_iou}
@@ -328,6 +348,7 @@ class JobRunner:
             self._reports(job_id, lease, maybe_reported=True) as reports,
         ):
             await reports.failed(failure_text(error))
+            await self._outputs.discard(job_id)
             await self._forget(job_id, once_more=True)
 
     async def _forget(self, job_id: str, *, once_more: bool) -> None:
@@ -337,7 +358,9 @@ class JobRunner:
             job_id: the API's id of the job.
             once_more: whether another worker had begun it, and may still be saving.
         """
-        await self._work.clean(job_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FORGET_S):
+                await self._work.clean(job_id)
         if once_more:
             self._work.clean_later(job_id)
         with contextlib.suppress(QueueUnavailable):

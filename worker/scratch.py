@@ -7,10 +7,12 @@ however it ends, so whoever comes next knows which folders are nobody's.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,9 +51,17 @@ def scratch(base: Path | None = None) -> Iterator[Path]:
 
 
 def _remove_left_behind(base: Path) -> None:
+    for unborn in base.glob(f".{PREFIX}*"):  # killed before it had its name; holds nothing yet
+        with contextlib.suppress(OSError):
+            if time.time() - unborn.stat().st_mtime > 3600:
+                shutil.rmtree(unborn, ignore_errors=True)
     for folder in base.glob(f"{PREFIX}*"):
         try:
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            # It got its name with the lock in it: somebody was killed while removing it.
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
         except OSError:  # another user's, or somebody's else
             continue
         try:

@@ -431,7 +431,7 @@ class SyncSettings(_Group):
         "MODEL_SYNC_PUBLIC_KEY",
         "Who may have signed the bucket's manifest: ed25519 public keys in base64, separated by "
         "commas. Without it an unsigned manifest is accepted.",
-        example="MCowBQYDK2VwAyEA…",
+        example="lQUzbIozY4YrsehCDlttNlVIiOELlFdcPOYhCzG/ETM=",
         default=None,
     )
 

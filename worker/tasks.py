@@ -8,7 +8,10 @@ repeated until it is heard.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 AGAIN_S: Final = 0.5
 """Longer than a last word to Redis takes, which a task may say on its way out."""
@@ -20,6 +23,24 @@ def cancel(task: asyncio.Task[Any]) -> bool:
         return False
     asyncio.get_running_loop().call_later(AGAIN_S, cancel, task)
     return True
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Do what a cancellation must not tear apart, then let the cancellation through.
+
+    Args:
+        work: bounded in time by itself.
+    """
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
 
 
 async def end(*tasks: asyncio.Task[Any] | None) -> None:

@@ -70,13 +70,13 @@ class Weights:
         from models_sync.errors import Interrupted, SyncError  # noqa: PLC0415 - see above
         from models_sync.place import place  # noqa: PLC0415 - see above
 
-        pulling = _pull_settings(self._settings)
         loop = asyncio.get_running_loop()
 
         def tell(progress: Progress) -> None:
             loop.call_soon_threadsafe(self._note, progress)
 
         try:
+            pulling = _pull_settings(self._settings)
             await _in_thread(lambda: _pull(pulling, tell, self._cancel))
             placed = await _in_thread(lambda: place(pulling))
         except Interrupted:
@@ -85,12 +85,18 @@ class Weights:
             return WeightsUnavailable(
                 f"{type(error).__name__}: {error.message}", advice=error.advice
             )
+        except Exception as error:
+            # It must not end the worker, which says why it takes no job instead.
+            log.exception("weights.crashed")
+            return WeightsUnavailable(f"{type(error).__name__}: {error}")
         for sentence in placed.skipped:
             log.warning("weights.not_placed", why=sentence)
         return None
 
     def _note(self, progress: Progress) -> None:
         self.progress = progress
+        if progress.phase != "planning":
+            self.trouble = None  # of the attempt before: this one has got further
         now = asyncio.get_running_loop().time()
         if now - self._logged_at >= LOG_EVERY_S:
             self._logged_at = now
@@ -130,8 +136,8 @@ def refusal(settings: Settings) -> LicensedEstimatorMissing:
     from models_sync.errors import SyncError  # noqa: PLC0415 - see `Weights._try`
     from models_sync.verify import how_to_get, verify_quick  # noqa: PLC0415 - same
 
-    volume = _volume_settings(settings)
     try:
+        volume = _volume_settings(settings)
         missing = verify_quick(volume, volume.source_names())
     except SyncError as error:
         return LicensedEstimatorMissing(
@@ -199,13 +205,13 @@ def _pull_settings(settings: Settings) -> PullSettings:
         "minio_access_key": sync.access_key,
         "minio_secret_key": sync.secret_key,
     }
-    return SyncSettings(**_volume(settings), **bucket)
+    return SyncSettings.load(**_volume(settings), **bucket)
 
 
 def _volume_settings(settings: Settings) -> VolumeSettings:
     from models_sync.settings import VolumeSettings  # noqa: PLC0415 - see `Weights._try`
 
-    return VolumeSettings(**_volume(settings))
+    return VolumeSettings.load(**_volume(settings))
 
 
 def _volume(settings: Settings) -> dict[str, Any]:

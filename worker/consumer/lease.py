@@ -18,9 +18,9 @@ from typing import Any, Final, Self
 
 from redis.exceptions import RedisError
 
+from worker import tasks
 from worker.errors import JobHeldElsewhere, QueueUnavailable
 from worker.observability.logs import get_logger
-from worker.tasks import AGAIN_S
 
 log = get_logger("worker.consumer")
 
@@ -93,6 +93,10 @@ class Lease:
                 taken = await self._client.get(self._key) == self._owner
         except (RedisError, OSError) as error:
             raise QueueUnavailable(f"The lease could not be taken: {error!r}") from None
+        except asyncio.CancelledError:
+            # Redis may have given it to us all the same.
+            await tasks.to_the_end(self._release())
+            raise
         if not taken:
             raise JobHeldElsewhere
         self._good_until = asked_at + self._lease_ms / 1000.0
@@ -108,14 +112,15 @@ class Lease:
     ) -> None:
         """Give the lease back; turn the cancellation of a lost one into its error."""
         if self._keeper is not None:
-            self._keeper.cancel()
+            tasks.cancel(self._keeper)
         if not self.lost:
-            # In a task of its own: a second cancellation must not leave the lease behind.
-            await asyncio.shield(asyncio.create_task(self._release()))
+            self._task = None
+            await tasks.to_the_end(self._release())
             return
         # As `asyncio.timeout` does it: was it only we who asked for the cancellation?
         for _ in range(self._cancellations):
             left = self._task.uncancel() if self._task is not None else 0
+        self._task = None
         ours = self._cancellations > 0 and left == 0
         if ours and (kind is None or issubclass(kind, asyncio.CancelledError)):
             raise JobHeldElsewhere from error
@@ -162,7 +167,7 @@ class Lease:
         while self._task is not None:  # until the block is left: one may be swallowed (tasks.py)
             self._task.cancel()
             self._cancellations += 1
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(tasks.AGAIN_S)
 
     async def _release(self) -> None:
         try:

@@ -33,6 +33,7 @@ log = get_logger("worker.storage")
 
 MARKER: Final = "result.json"
 GLB: Final = "avatar.glb"
+MAX_FILES: Final = 100
 MAX_MARKER_BYTES: Final = 1024 * 1024
 ROUNDS: Final = 3
 """How often what another has overwritten is stored again, before it is called trouble."""
@@ -142,6 +143,34 @@ class Outputs:
             await _all(self._store(job_id, folder / file.name, check) for file in damaged)
         log.info("marker.files_republished", files=sorted(wanted))
         return marker
+
+    async def has_marker(self, job_id: str) -> bool:
+        """Whether somebody has finished this job once, whatever became of its files.
+
+        Raises:
+            StorageUnavailable: MinIO did not answer.
+        """
+        return await self._bucket.stat(self.key(job_id, MARKER)) is not None
+
+    async def discard(self, job_id: str, names: Collection[str] | None = None) -> None:
+        """Remove files of a job that nobody is to see.  Never raises: the job's end counts more.
+
+        Args:
+            job_id: the API's id of the job.
+            names: which; without, all files of a job that has no marker.
+        """
+        try:
+            if names is None:
+                if await self.has_marker(job_id):
+                    return
+                found = await self._bucket.list(self.key(job_id, ""), at_most=MAX_FILES)
+                keys = [item.key for item in found]
+            else:
+                keys = [self.key(job_id, name) for name in names]
+            if keys:
+                await self._bucket.delete(keys)
+        except StorageUnavailable as error:
+            log.warning("outputs.not_discarded", why=error.message)
 
     async def remove_marker(self, job_id: str) -> None:
         """Make the job unfinished; its files stay until they are overwritten.

@@ -23,6 +23,7 @@ from worker.consumer.cancellation import request_cancel
 from worker.consumer.connection import connect
 from worker.consumer.keys import own_key
 from worker.demo.stack import EmbeddedStack
+from worker.errors import StorageUnavailable
 from worker.lifecycle import Worker
 from worker.reporter import outbox as outbox_module
 from worker.reporter import reports as reports_module
@@ -328,3 +329,52 @@ async def test_a_cancellation_that_comes_after_the_marker_comes_too_late(
     settled = await producer.settled(job)
     assert await settled.getState() == "completed", settled.failedReason
     await api.until(lambda: api.jobs[payload["jobId"]]["status"] == "completed")
+
+
+async def test_a_completion_is_not_sent_again_to_an_api_that_has_it(
+    producer: Producer, api: FakeApi, worker: Worker
+) -> None:
+    payload = producer.payload("random")
+    await producer.settled(await producer.add(payload))
+    await worker._redis.set(own_key("bull", producer.name, "fresh", payload["jobId"]), "1")
+    await producer.settled(await producer.add(payload))
+    sent = [body for job_id, body in api.patches if job_id == payload["jobId"]]
+    assert len([body for body in sent if body.get("result")]) == 1
+
+
+async def test_a_job_that_redis_could_not_lease_is_not_failed(
+    producer: Producer, api: FakeApi, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.consumer import worker as consumer_module
+
+    class NoRedis:
+        async def set(self, *_: Any, **__: Any) -> None:
+            raise ConnectionError("gone")
+
+    monkeypatch.setattr(consumer_module, "HELD_DELAY_MS", 100)
+    payload = producer.payload("ok")
+    marks = worker.consumer._handle.__self__._marks  # type: ignore[attr-defined]
+    with monkeypatch.context() as patch:
+        patch.setattr(marks, "_client", NoRedis())
+        job = await producer.add(payload, attempts=1)
+        await producer.in_state(job, "delayed")
+    settled = await producer.settled(job)
+    assert (await settled.getState(), settled.attemptsMade) == ("completed", 1)
+
+
+async def test_nothing_of_a_failed_job_stays_published(
+    producer: Producer, api: FakeApi, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = worker.consumer._handle.__self__._outputs  # type: ignore[attr-defined]
+    really = outputs._store
+
+    async def all_but_the_marker(job_id: str, path: Any, check: Any) -> str:
+        if path.name == "result.json":
+            raise StorageUnavailable
+        return str(await really(job_id, path, check))
+
+    monkeypatch.setattr(outputs, "_store", all_but_the_marker)
+    payload = producer.payload("ok")
+    job = await producer.settled(await producer.add(payload, attempts=1))
+    assert await job.getState() == "failed"
+    assert producer.objects(payload["jobId"]) == {}

@@ -90,3 +90,25 @@ async def test_a_cancellation_from_outside_stays_one(client: Any, key: str) -> N
         await task
     assert task.cancelled()
     assert await client.get(key) is None
+
+
+async def test_a_taker_that_is_cancelled_leaves_no_lease(client: Any, key: str) -> None:
+    class Slow:
+        """Redis has done it; its answer is still on the way."""
+
+        async def set(self, *args: Any, **named: Any) -> Any:
+            answer = await client.set(*args, **named)
+            arrived.set()
+            await asyncio.sleep(0.2)
+            return answer
+
+        async def eval(self, *args: Any) -> Any:
+            return await client.eval(*args)
+
+    arrived = asyncio.Event()
+    task = asyncio.create_task(Lease(Slow(), key, holder="a").__aenter__())
+    await arrived.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert await client.get(key) is None

@@ -61,8 +61,16 @@ def test_a_living_process_keeps_its_files(tmp_path: Path) -> None:
 def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     strange = tmp_path / "avatar-scratch-strange"
     strange.mkdir()
-    (strange / ".lock").symlink_to("/etc/hostname")
+    (strange / ".lock").symlink_to("/etc/hostname")  # O_NOFOLLOW refuses it
     (tmp_path / "else").mkdir()
     with scratch(tmp_path):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["avatar-scratch-strange", "else"]
+
+
+def test_what_a_process_was_killed_while_removing_is_removed(tmp_path: Path) -> None:
+    half = tmp_path / "avatar-scratch-half"
+    half.mkdir()
+    (half / "photo-1").write_bytes(b"x")
+    with scratch(tmp_path):
+        assert not half.exists()

@@ -123,6 +123,7 @@ async def _sigkill(site: Site) -> list[float]:
         await stages.EngineHold(job.gate).wait_reached()
     for _ in pods:
         await site.pod()
+    holders = {job.id: (await site.processed_by(job)).rpartition(":")[2] for job in jobs}
     killed: dict[str, float] = {}
     for pod in pods:
         # Locks are renewed every quarter of their life: be everywhere in it.
@@ -131,8 +132,7 @@ async def _sigkill(site: Site) -> list[float]:
         await pod.kill()
     seconds = []
     for job in jobs:
-        pid = (await site.processed_by(job)).rpartition(":")[2]
-        began = killed[pid]
+        began = killed[holders[job.id]]
         await site.until(partial(_is_active_again, site, job), 120)
         seconds.append(site.seen(job.queue_ids[0], "active")[1] - began)
     for job in jobs:

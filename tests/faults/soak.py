@@ -39,6 +39,7 @@ ATTEMPTS: Final = 30
 """Faults come so much faster than in life that three attempts may all meet one."""
 WARM_UP: Final = 30
 """Jobs before the first fault; not counted."""
+BACKOFF: Final = {"type": "fixed", "delay": 500}
 GROWTH_MB: Final = 24.0
 """What the surviving worker's memory may differ by between the first fifth and the end."""
 DESCRIPTORS: Final = 8
@@ -60,6 +61,8 @@ class Report:
     wrong: list[str] = field(default_factory=list)
     rss_mb: tuple[float, float] = (0.0, 0.0)
     descriptors: tuple[int, int] = (0, 0)
+    refused: int = 0
+    """Second creates that the API refused; see `Expected.refused`."""
     own_keys: int = 0
     work_objects: int = 0
     expected: list[Expected] = field(default_factory=list)
@@ -79,12 +82,16 @@ class Report:
             f"{self.descriptors[0]} open sockets and files idle before the first fault, "
             f"{self.descriptors[1]} idle after the last"
         )
+        twice = (
+            f"{self.refused} completions came to the API a second time, from a worker that was "
+            "frozen or cut off as it sent, and were refused"
+        )
         left = f"{self.own_keys} keys of ours in Redis, {self.work_objects} objects in `work/`"
         lines = [
             f"{machine()} Seed {self.seed}.",
             "",
             f"- {self.jobs} jobs in {self.took_s / 60:.1f} min: {ends}.",
-            f"- {len(self.wrong)} broken invariants.",
+            f"- {len(self.wrong)} broken invariants; {twice}.",
             f"- {sum(self.faults.values())} faults: {faults}.",
             f"- The worker that lived through it: {survived}.",
             f"- Left behind beside cancellations: {left}, no job folder.",
@@ -122,6 +129,7 @@ async def soak(jobs: int, seed: int, console: Console) -> Report:
             report.wrong.append(f"the worker that nobody kills has ended: {survivor.tail()}")
             return report
         await survivor.until_ready()
+        report.refused = len(site.api.refused_twice)
         await _compare(site, survivor, idle, rss_early, report)
     return report
 
@@ -175,8 +183,8 @@ async def _one_job(site: Site, kind: str, report: Report) -> str:
     end = site.settled_by_id[job.queue_ids[0]][0]
     expected = {
         "no-person": Expected(job, outcome="failed", reason="NO_PERSON", put_right=True),
-        "cancel": Expected(job, outcome="either", put_right=True),
-    }.get(kind, Expected(job, put_right=True))
+        "cancel": Expected(job, outcome="either", put_right=True, refused=1),
+    }.get(kind, Expected(job, put_right=True, refused=1))
     report.expected.append(expected)
     wrong = await _retried(lambda: invariants.violations(site, expected, leftovers=False))
     report.wrong += [f"{kind} {job.id}: {one} ({end.reason[:200]})" for one in wrong]
@@ -186,7 +194,8 @@ async def _one_job(site: Site, kind: str, report: Report) -> str:
 async def _enqueue(site: Site, job: Job) -> None:
     """Enqueue once, though Redis may be away: the id is ours, so that a second add adds nothing."""
     wanted = f"{job.id}-{len(job.queue_ids)}"
-    await _retried(lambda: site.producer.add(job.payload, jobId=wanted, attempts=ATTEMPTS))
+    options = {"jobId": wanted, "attempts": ATTEMPTS, "backoff": BACKOFF}
+    await _retried(lambda: site.producer.add(job.payload, **options))
     job.queue_ids.append(wanted)
 
 

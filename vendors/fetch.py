@@ -3,7 +3,7 @@
     python vendors/fetch.py [NAME …] [--mirror PATTERN] [--into FOLDER] [--check]
 
 A checkout that already lies there is taken when it is at the pinned commit and unchanged, is
-moved to that commit when it is unchanged, and is refused by name otherwise: nobody's edits are
+brought up to the list when it is unchanged, and is refused by name otherwise: nobody's edits are
 lost.  Only the folders that are used are checked out, and where the server allows it only they
 travel.  Standard library alone, so that an image can run it before anything is installed.
 """
@@ -143,12 +143,15 @@ def bring(vendor: Vendor, folder: Path, source: str | None = None) -> str:
         VendorError: the code cannot be had, or the folder holds something else.
     """
     if folder.exists() and any(folder.iterdir()):
-        if _head(folder) in {None, vendor.commit} or _changed(folder):
+        try:
             check(vendor, folder)
-            return "was there"
-        _fetch(vendor, folder, source)
-        check(vendor, folder)
-        return "moved to the pinned commit"
+        except VendorError:
+            if _head(folder) is None or _changed(folder):
+                raise
+            _fetch(vendor, folder, source)
+            check(vendor, folder)
+            return "brought up to the list"
+        return "was there"
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

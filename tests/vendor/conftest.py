@@ -35,7 +35,7 @@ def checkout(name: str, *packages: str) -> Path:
     return HERE / name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def network_cut() -> Iterator[None]:
     """Let every attempt to reach somebody fail, in this process."""
 
@@ -49,22 +49,22 @@ def network_cut() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sam2_code() -> Path:
     return checkout("sam2", "torchvision", "hydra", "iopath")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def front() -> Photo:
     return read_photo(SAMPLE / "front.jpg", ViewName.FRONT)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def seen(front: Photo) -> Observation:
     return Observer.load(assets.default_models_dir()).observe(front)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sam2_random(
     sam2_code: Path, network_cut: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -76,12 +76,12 @@ def sam2_random(
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def random_masks(sam2_random: Path, network_cut: None) -> Sam2Masks:
     return Sam2Masks.load(sam2_random, CPU, model=fabricate.TINY)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sam2_taught(
     sam2_code: Path,
     random_masks: Sam2Masks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,19 @@ def test_an_unchanged_checkout_of_another_commit_is_moved(
     vendor: Vendor, upstream: Path, folder: Path
 ) -> None:
     git(upstream, "clone", "--quiet", str(upstream), str(folder))
-    assert bring(vendor, folder, str(upstream)) == "moved to the pinned commit"
+    assert bring(vendor, folder, str(upstream)) == "brought up to the list"
     assert (folder / "thing" / "code.py").read_text() == PINNED
+
+
+def test_what_the_list_uses_anew_is_added_to_a_checkout(
+    vendor: Vendor, upstream: Path, folder: Path
+) -> None:
+    bring(vendor, folder, str(upstream))
+    more = replace(vendor, paths=(*vendor.paths, "notebooks"))
+    with pytest.raises(VendorError, match="lacks notebooks"):
+        check(more, folder)
+    assert bring(more, folder, str(upstream)) == "brought up to the list"
+    assert (folder / "notebooks" / "large.ipynb").exists()
 
 
 @pytest.mark.parametrize("newer", [True, False])

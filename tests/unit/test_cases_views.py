@@ -12,7 +12,7 @@ from PIL import Image
 from recipes.cases.baselines import Baseline, features, mean_absolute_errors
 from recipes.cases.folder import Declared, write_case
 from recipes.cases.subject import DENSITY_KG_M3, Subject, weight_of
-from recipes.cases.views import FOCAL_PX, HEIGHT, WIDTH, View, observe
+from recipes.cases.views import FOCAL_PX, HEIGHT, WIDTH, Look, View, observe
 from worker.avatar.body.free import free_body
 from worker.avatar.types import KEYPOINTS, Gender, ViewName
 
@@ -33,7 +33,7 @@ def subject() -> Subject:
 
 def seen(subject: Subject, name: ViewName, seed: int = 3, clothes_px: int = 0) -> View:
     rig = free_body(subject.gender)
-    return observe(rig, subject, name, np.random.default_rng(seed), clothes_px)
+    return observe(rig, subject, name, np.random.default_rng(seed), Look(clothes_px))
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import FAKE_ENGINE, ROOT
+from worker.engine.child import Child
 from worker.engine.limits import EngineLimits
 from worker.engine.messages import Built, EngineConfig, RunJob
 from worker.engine.supervisor import DEATHS_UNTIL_DEFUNCT, Engine, EngineState
@@ -130,6 +133,91 @@ async def test_a_child_that_hangs_says_where_before_it_is_killed(
             await watched.build(job(tmp_path, f"hold-fit:{tmp_path / 'never'}"))
         await watched.until(lambda: watched.engine.state is EngineState.READY)
     assert "in _compute" in capsys.readouterr().out
+
+
+async def test_a_child_that_answers_and_dies_is_replaced_before_the_next_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running() as watched:
+        pid = watched.engine.pid
+        assert pid is not None
+
+        def last_of_all(stage: str, fraction: float) -> None:
+            if (stage, fraction) == ("export", 1.0):
+                time.sleep(0.3)  # the loop stands still; meanwhile the child answers
+                os.kill(pid, signal.SIGKILL)
+                time.sleep(0.3)
+
+        await watched.engine.run(job(tmp_path, "ok"), last_of_all, timeout_s=20)
+        assert watched.states[-1] is EngineState.STARTING
+        assert (await watched.build(job(tmp_path, "ok"))).sources["pid"] != pid
+    assert "engine.lost_after_answer" in capsys.readouterr().out
+
+
+async def test_a_child_that_has_just_died_is_given_no_job(tmp_path: Path) -> None:
+    async with running() as watched:
+        pid = watched.engine.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.3)  # noqa: ASYNC251 - the loop stands still, so nobody has been told
+        assert (await watched.build(job(tmp_path, "ok"))).sources["pid"] != pid
+
+
+async def test_a_cancellation_that_is_repeated_still_waits_until_the_child_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`worker.tasks` repeats it, and whoever comes next writes in the same folder."""
+    may_be_dead = asyncio.Event()
+
+    async def gone(_child: Child) -> None:
+        await may_be_dead.wait()
+
+    monkeypatch.setattr(Child, "gone", gone)
+    async with running() as watched:
+        task = asyncio.create_task(watched.build(job(tmp_path, "slow-fit")))
+        await watched.until(lambda: watched.engine.state is EngineState.BUSY)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.wait({task}, timeout=0.02)
+        assert not task.done()
+        may_be_dead.set()
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+
+# ---------------------------------------------------------------- a machine at its limits
+def too_many() -> tuple[int, int]:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_lack_of_descriptors_is_got_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, calls = os.pipe, iter((False, True, False))  # the second of the first process's pipes
+
+    def sometimes() -> tuple[int, int]:
+        return too_many() if next(calls, False) else pipe()
+
+    before = descriptors()
+    monkeypatch.setattr("os.pipe", sometimes)
+    async with running() as watched:
+        assert watched.engine.reason is None
+        assert next(calls, "all used") == "all used"
+    assert descriptors() <= before
+
+
+async def test_a_lasting_lack_of_descriptors_is_the_engines_end_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.pipe", too_many)
+    watched = Watched(LIMITS)
+    watched.engine.start()
+    await watched.until(lambda: watched.engine.state is EngineState.DEFUNCT)
+    assert isinstance(watched.engine.reason, EngineCrashed)
+    assert "Too many open files" in watched.engine.reason.message
+    await watched.engine.stop()
 
 
 # ---------------------------------------------------------------- memory

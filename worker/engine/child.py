@@ -67,7 +67,7 @@ class Child:
         them, and a grandchild does.
 
         Raises:
-            EngineCrashed: the program could not be started.
+            OSError, RuntimeError: no pipe, no such program, no thread to wait for it.
         """
         # `theirs` are closed here in any case, `ours` only if we do not get to the end.
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
@@ -86,21 +86,18 @@ class Child:
             )
             ours.callback(commands.close)
             messages_fd, stdout_fd, stderr_fd = fds
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    str(commands_fd),
-                    str(messages_fd),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=stdout_fd,
-                    stderr=stderr_fd,
-                    pass_fds=(commands_fd, messages_fd),
-                    env=environment,
-                    # A group of its own: Ctrl-C is for the worker alone, one kill ends them all.
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise EngineCrashed(f"The engine process could not be started: {error}") from None
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                str(commands_fd),
+                str(messages_fd),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=stdout_fd,
+                stderr=stderr_fd,
+                pass_fds=(commands_fd, messages_fd),
+                env=environment,
+                # A group of its own: Ctrl-C is for the worker alone, one kill ends them all.
+                start_new_session=True,
+            )
             ours.pop_all()
         return cls(process, commands, outputs, limits)
 
@@ -183,6 +180,17 @@ class Child:
             async with asyncio.timeout(1.0):
                 await asyncio.shield(self._waiter)
         return self.exit
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended, or was condemned to; asyncio may not have told anybody yet."""
+        if self.fate is not None:
+            return True
+        try:
+            ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # asyncio has fetched its exit code
+            return True
+        return ended is not None
 
     @property
     def exit(self) -> str:

@@ -17,12 +17,12 @@ imports the pipeline or torch.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
+from worker import tasks
 from worker.engine.child import Child
 from worker.engine.limits import EngineLimits
 from worker.engine.messages import (
@@ -129,9 +129,7 @@ class Engine:
     async def stop(self) -> None:
         """End the process, whatever it is doing."""
         if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await tasks.end(self._keeper)
         await self._end_child()
 
     async def run(
@@ -175,11 +173,14 @@ class Engine:
             if isinstance(loss, AvatarError):
                 self._lost_jobs.add(job.job_id)
             self._discard()
-            await child.gone()  # nobody writes in the job's folder any more
+            await tasks.to_the_end(child.gone())  # nobody writes in the job's folder any more
             raise
         self._count_losses(job, answer)
         if (why := self._wear.after(answer, child.memory)) is not None:
             log.info("engine.replaced", pid=child.pid, why=why)
+            self._discard()
+        elif child.is_lost:  # it answered and died: the next job shall not pay for that
+            log.error("engine.lost_after_answer", pid=child.pid)
             self._discard()
         elif self.state is EngineState.BUSY:
             self._become(EngineState.READY)
@@ -190,6 +191,8 @@ class Engine:
     # ------------------------------------------------------------ a job
     async def _usable_child(self, timeout_s: float) -> Child:
         """Wait for a process that is ready; after a crash that takes a few seconds."""
+        if self._child is not None and self._child.is_lost:
+            self._discard()
         if self.state is not EngineState.DEFUNCT:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -268,7 +271,11 @@ class Engine:
             self._child = None
 
     async def _set_up(self) -> None:
-        self._child = child = await Child.spawn(self._command, self._environment, self._limits)
+        try:
+            child = await Child.spawn(self._command, self._environment, self._limits)
+        except Exception as error:  # noqa: BLE001 - no descriptors, no threads; what else there is
+            raise EngineCrashed(f"The engine process could not be started: {error}") from None
+        self._child = child
         child.send(self._config.line())
         self._wear = Wear(self._limits)
         try:
@@ -282,6 +289,8 @@ class Engine:
             raise message.to_error()
         if not isinstance(message, Ready):
             raise EngineCrashed(f"The engine process began with {message.kind!r}.")
+        if child.is_lost:
+            raise EngineCrashed("The engine process ended as soon as it was ready.")
         self.info = message
         log.info("engine.ready", device=message.device_name, models=list(message.models))
         self._usable.set()

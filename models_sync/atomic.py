@@ -70,8 +70,9 @@ def flush_folder(folder: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> VolumeUnwritable:
     """Say why `path` cannot be written: read-only, someone else's, or what the system said."""
-    folder = path if path.is_dir() else path.parent
-    while not folder.exists():
+    # os.path, not pathlib: in a folder that may not be entered, pathlib's questions raise.
+    folder = path if os.path.isdir(path) else path.parent  # noqa: PTH112 - as said
+    while not os.path.exists(folder):  # noqa: PTH110 - as said
         folder = folder.parent
     if error.errno == errno.EROFS:
         return VolumeReadOnly(f"{folder} is read-only")

@@ -19,12 +19,15 @@ from models_sync.console import (
     shown,
     size_text,
     stoppable,
+    time_text,
+    wants_json,
 )
 from models_sync.errors import SyncError, SyncSettingsError, WeightsIncomplete
 from models_sync.settings import SyncSettings, VolumeSettings
 
 if TYPE_CHECKING:
     from models_sync.manifest import Manifest
+    from models_sync.plan import Plan
 
 app = typer.Typer(
     help=(
@@ -40,13 +43,20 @@ app = typer.Typer(
 
 
 @app.command()
-def plan(as_json: AsJson = False) -> None:
-    """Show what a pull would fetch, why and how much. Writes nothing."""
+def plan(
+    measure: Annotated[
+        bool, typer.Option(help="Read from the bucket for a second to say how long it would take.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a pull would fetch, why, how much and how long. Writes nothing."""
     from models_sync.transfer import prepare
 
-    planned = prepare(SyncSettings.load())
+    settings = SyncSettings.load()
+    planned = prepare(settings)
+    how_long, sentence = _how_long(settings, planned) if measure else (None, "")
     if as_json:
-        print_json(planned.as_dict())
+        print_json(planned.as_dict() | {"howLong": how_long})
         return
     rows = [
         (item.remote.path, size_text(item.remote.size), f"{what}: {item.reason}")
@@ -58,6 +68,8 @@ def plan(as_json: AsJson = False) -> None:
         f"{size_text(planned.total_bytes)} in {len(planned.fetch)} files to fetch, "
         f"{len(planned.check)} files to check, {len(planned.present)} are here ({planned.trust})."
     )
+    if sentence:
+        typer.echo(sentence)
 
 
 @app.command()
@@ -127,10 +139,13 @@ def prune(
 
     settings = VolumeSettings.load()
     found = plan_prune(settings, stale_after_s=older_than_h * 3600)
+    has_work = bool(found.remove or found.forget) and not dry_run
     asks = bool(found.remove) and not (yes or dry_run)
     if asks and (as_json or not sys.stdin.isatty()):
         raise SyncSettingsError("nobody is there to be asked: pass --yes, or --dry-run")
     if as_json:
+        if has_work:  # before it is told: one object, and nothing in it that is not so
+            remove(settings, found)
         print_json(
             {
                 "remove": [
@@ -142,13 +157,13 @@ def prune(
                 "removed": yes and not dry_run,
             }
         )
-    else:
-        rows = [(str(file.path), size_text(file.size), file.why) for file in found.remove]
-        print_table(("file", "size", "why"), rows)
-        for name in found.kept:
-            typer.echo(f"kept, because somebody changed it: {name}")
-        typer.echo(f"{size_text(found.total_bytes)} in {len(found.remove)} files can go.")
-    if dry_run or not (found.remove or found.forget):
+        return
+    rows = [(str(file.path), size_text(file.size), file.why) for file in found.remove]
+    print_table(("file", "size", "why"), rows)
+    for name in found.kept:
+        typer.echo(f"kept, because somebody changed it: {name}")
+    typer.echo(f"{size_text(found.total_bytes)} in {len(found.remove)} files can go.")
+    if not has_work:
         return
     if asks:
         typer.confirm("Remove them?", abort=True)
@@ -218,6 +233,26 @@ def exit_codes() -> None:
             typer.echo(f"{code:3}  {kind.__name__}: {meaning}\n     {kind.advice}")
 
 
+def _how_long(settings: SyncSettings, planned: Plan) -> tuple[dict[str, object] | None, str]:
+    """How long a pull would take, for a program and as a sentence."""
+    from models_sync.bucket import Bucket
+    from models_sync.estimate import estimate
+
+    if not planned.total_bytes:
+        return None, ""
+    try:
+        found = estimate(Bucket(settings), settings, planned)
+    except SyncError as error:  # what is to be fetched is known all the same
+        return as_object(error), f"How long is not known: {type(error).__name__}: {error.message}"
+    rates = [f"{size_text(found.bytes_per_s)}/s"] if found.bytes_per_s else []
+    rates += [f"{found.files_per_s:.0f} small files/s"] if found.files_per_s else []
+    return found.as_dict(), (
+        f"About {time_text(found.seconds)} at {' and '.join(rates)} over {found.connections} "
+        f"connections, measured for {found.measured_s:.1f} s ({size_text(found.read_bytes)} read "
+        "and thrown away). Hashing the files to check is not counted."
+    )
+
+
 def _manifest_of_bucket() -> Manifest:
     """The bucket's manifest, trusted, and from now on kept beside the files."""
     from models_sync.bucket import Bucket
@@ -243,5 +278,5 @@ def main() -> None:
     try:
         app()
     except SyncError as error:
-        report(error, as_json="--json" in sys.argv)
+        report(error, as_json=wants_json())
         raise SystemExit(error.exit_code) from None

@@ -47,6 +47,8 @@ def publish(
     if as_json:
         print_json(done.as_dict())
         return
+    if done.made_bucket:
+        typer.echo(f"made the bucket {settings.minio_bucket}")
     for name in done.uploaded:
         typer.echo(f"{'would send' if dry_run else 'sent'} {name}")
     for name in done.removed:
@@ -75,8 +77,9 @@ def keygen(
 
     pair = make(path)
     typer.echo(f"# {pair.private}: keep it; {pair.public}: the same key for openssl", err=True)
-    typer.echo(f"MODEL_SYNC_SIGNING_KEY={pair.private}   # where you publish")
-    typer.echo(f"MODEL_SYNC_PUBLIC_KEY={pair.public_key}   # on every reader")
+    # Comments on lines of their own: in an env file they would become part of the value.
+    typer.echo(f"# where you publish\nMODEL_SYNC_SIGNING_KEY={pair.private}")
+    typer.echo(f"# on every reader\nMODEL_SYNC_PUBLIC_KEY={pair.public_key}")
 
 
 @publisher.command()

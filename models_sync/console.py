@@ -77,15 +77,20 @@ def stoppable() -> Iterator[threading.Event]:
     Raises:
         SystemExit: the work gave in to a signal: 143 for SIGTERM, 130 for SIGINT.
     """
-    cancel = threading.Event()
+    cancel, said = threading.Event(), threading.Event()
     received: list[int] = []
+
+    def give_up(code: int) -> None:
+        if wants_json() and not said.is_set():  # past buffers whose lock the work may hold
+            os.write(1, f"{json.dumps(as_object(Interrupted()))}\n".encode())
+        os._exit(code)
 
     def stop(number: int, _: FrameType | None) -> None:
         if received:
             os._exit(128 + number)
         received.append(number)
         cancel.set()
-        deadline = threading.Timer(GRACE_S, os._exit, (128 + number,))
+        deadline = threading.Timer(GRACE_S, give_up, (128 + number,))
         deadline.daemon = True
         deadline.start()
 
@@ -93,6 +98,9 @@ def stoppable() -> Iterator[threading.Event]:
     try:
         yield cancel
     except Interrupted as error:
+        said.set()
+        if wants_json():
+            print_json(as_object(error))
         typer.echo("Stopped; what has arrived is kept. Run again to go on.", err=True)
         raise SystemExit(128 + received[0] if received else error.exit_code) from None
     finally:
@@ -163,6 +171,11 @@ def as_object(error: SyncError) -> dict[str, object]:
     """An error as `--json` has it."""
     problem = {"code": type(error).__name__, "message": error.message, "advice": error.advice}
     return {"error": problem}
+
+
+def wants_json() -> bool:
+    """Whether this process was called with `--json`: one object on stdout, whatever happens."""
+    return "--json" in sys.argv
 
 
 def print_json(value: object) -> None:

@@ -19,6 +19,7 @@
      ├─ ManifestInvalid     manifest.json cannot be read
      │   └─ ManifestAbsent  none is kept beside the files
      ├─ ManifestUntrusted   its signature is missing or wrong
+     │   └─ ManifestOlder   it is older than the one that was trusted last
      ├─ VolumeUnwritable    the folder cannot take the files
      │   ├─ VolumeReadOnly       it is mounted so
      │   └─ VolumeOfAnotherUser  it belongs to a user that we are not
@@ -178,6 +179,15 @@ class ManifestUntrusted(SyncError):
     advice = (
         "Nothing was downloaded. Check MODEL_SYNC_PUBLIC_KEY, and publish again with the key "
         "that belongs to it."
+    )
+
+
+class ManifestOlder(ManifestUntrusted):
+    """The manifest is signed, and older than the one that was trusted here last."""
+
+    advice = (
+        "Nothing was downloaded. Someone may have put an old manifest back: publish again. To go "
+        "back to old weights on purpose, set MODEL_SYNC_ALLOW_OLDER=true for one pull."
     )
 
 

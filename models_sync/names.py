@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from models_sync.errors import UnsafeKey
@@ -10,6 +11,11 @@ from models_sync.errors import UnsafeKey
 OWN_PREFIX = ".models-sync"
 """What we write beside the weights (state, lock, partial files) starts so."""
 _LEFTOVER = re.compile(r"\.models-sync-[0-9a-f]{32}\.(part|map)")
+_PART_BYTES = 255
+"""NAME_MAX of Linux' file systems; our own names beside a file are shorter."""
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's control and format characters and separators of lines: a name that holds one is read
+as another, or moves what a log says after it."""
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|^/|/$|//|(^|/)\.\.?(/|$)|^$")
 
 
@@ -17,9 +23,13 @@ def refuse_unsafe(path: str) -> str:
     """Give `path` back when it is a plain relative path.
 
     Raises:
-        UnsafeKey: it is empty, absolute, has `.` or `..`, backslashes or control characters,
-            ends in a slash, or is a name of our own.
+        UnsafeKey: it is empty, absolute, has `.` or `..`, backslashes, control or format
+            characters, ends in a slash, is too long for a file system, or is a name of our own.
     """
+    if any(unicodedata.category(char) in _UNPRINTABLE for char in path):
+        raise UnsafeKey(f"{path!r} has characters that cannot be seen")
+    if any(len(part.encode()) > _PART_BYTES for part in path.split("/")):
+        raise UnsafeKey(f"{path!r} has a part of more than {_PART_BYTES} bytes")
     if _UNSAFE.search(path):
         raise UnsafeKey(f"{path!r} is not a plain relative path")
     if path.startswith(OWN_PREFIX) or f"/{OWN_PREFIX}" in path:

@@ -12,6 +12,7 @@ will load may hold arrays and nothing else.
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from models_sync.ledger import Ledger
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What symlink(2) answers on file systems without links."""
 _CHUNK_BYTES = 4 << 20
+_BODY_MODEL = re.compile(r"SMPLX_(NEUTRAL|MALE|FEMALE)", re.IGNORECASE)
+"""How the names of SMPL-X's own pickles begin; its archives hold others that are no bodies."""
 
 
 class PlaceSettings(Protocol):
@@ -100,9 +103,9 @@ def place(settings: PlaceSettings, *, copy: bool = False) -> PlaceReport:
         PickleRefused, NotABodyModel: a pickle is not what it should be.
     """
     root, wanted = settings.local_root, settings.source_names()
-    converted = tuple(_convert_pickles(root / "smplx")) if "smplx" in wanted else ()
     files: list[Placed] = []
     skipped: list[str] = []
+    converted = tuple(_convert_pickles(root / "smplx", skipped)) if "smplx" in wanted else ()
     for source, origin, home, variable in (
         ("pixie", root / "pixie", settings.pixie_model_dir / "data", "PIXIE_MODEL_DIR"),
         (
@@ -133,12 +136,15 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _convert_pickles(folder: Path) -> Iterator[Converted]:
+def _convert_pickles(folder: Path, skipped: list[str]) -> Iterator[Converted]:
     """Convert SMPL-X's pickles that have no .npz beside them, or one that we made of another."""
     for path in _files(folder):
         target = path.with_suffix(".npz")
         ledger = Ledger(folder=target.parent)
         if path.suffix.lower() not in PICKLE_SUFFIXES:
+            continue
+        if not _BODY_MODEL.match(path.name):
+            skipped.append(f"{path} is none of SMPLX_{{NEUTRAL,MALE,FEMALE}}.pkl: not converted.")
             continue
         if target.exists() and (not ledger.made(target) or ledger.made_from(target, path)):
             continue  # the operator's own file, or our conversion of this very pickle

@@ -9,11 +9,20 @@ from enum import StrEnum
 from pathlib import Path
 
 from models_sync.bucket import Bucket, RemoteObject
-from models_sync.errors import BucketRefused, ManifestUntrusted, NothingThere, ObjectMissing
+from models_sync.errors import (
+    BucketRefused,
+    ManifestInvalid,
+    ManifestOlder,
+    ManifestUntrusted,
+    NothingThere,
+    ObjectMissing,
+    UnsafeKey,
+)
 from models_sync.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME, Manifest
 from models_sync.names import refuse_collisions, refuse_unsafe
 from models_sync.settings import SOURCE_PREFIXES, SyncSettings
-from models_sync.state import State
+from models_sync.state import State, local_manifest
+from models_sync.volume import named_errors
 
 MAX_SIGNATURE_BYTES = 64 << 10
 
@@ -83,6 +92,7 @@ def read_wanted(bucket: Bucket, settings: SyncSettings) -> Wanted:
 
     Raises:
         ManifestUntrusted: a public key is set, and the manifest is missing or not signed by it.
+        ManifestOlder: the manifest is signed, and older than the last one that was.
         ManifestInvalid: there is a manifest that cannot be read.
         NothingThere: a source has no file.
         UnsafeKey: a name may not become a file.
@@ -101,13 +111,16 @@ def read_wanted(bucket: Bucket, settings: SyncSettings) -> Wanted:
         return Wanted(tuple(listed), Trust.UNVERIFIED)
     # The manifest first: `publish` signs the one before with the new signature too.
     signature = _read_optional(bucket, settings.bucket_root + SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
-    signed = False
-    if settings.public_key:
+    signed = bool(settings.public_key)
+    if signed:
         from models_sync import signing  # noqa: PLC0415 - costs 50 ms, and is seldom needed
 
-        signed = signing.check(manifest, signature, settings.public_key)
+        signing.check(manifest, signature, settings.public_key)
+    found = Manifest.from_bytes(manifest)
+    if signed and not settings.allow_older:
+        _refuse_older(found, bucket, settings)
     return Wanted(
-        tuple(_of_sources(Manifest.from_bytes(manifest), bucket, settings)),
+        tuple(_of_sources(found, bucket, settings)),
         Trust.SIGNED if signed else Trust.MANIFEST,
         manifest,
         signature,
@@ -115,7 +128,11 @@ def read_wanted(bucket: Bucket, settings: SyncSettings) -> Wanted:
 
 
 def make_plan(wanted: Wanted, root: Path, state: State) -> Plan:
-    """Hold what is wanted against the volume.  Reads names, sizes and times; writes nothing."""
+    """Hold what is wanted against the volume.  Reads names, sizes and times; writes nothing.
+
+    Raises:
+        VolumeOfAnotherUser, VolumeUnwritable: a folder may not even be looked into.
+    """
     fetch: list[PlannedFile] = []
     check: list[PlannedFile] = []
     present: list[RemoteObject] = []
@@ -136,10 +153,11 @@ def expected_md5(remote: RemoteObject) -> str | None:
 
 def _why(remote: RemoteObject, path: Path, state: State) -> tuple[str | None, bool]:
     """Why a file is not simply there (None when it is), and whether hashing it would tell."""
-    try:
-        size = path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return "missing", False
+    with named_errors(path):
+        try:
+            size = path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return "missing", False
     if size != remote.size:
         return f"has {size:,} bytes instead of {remote.size:,}", False
     entry = state.entry(remote.path)
@@ -156,6 +174,25 @@ def _why(remote: RemoteObject, path: Path, state: State) -> tuple[str | None, bo
     else:
         return None, False
     return reason, bool(remote.published or expected_md5(remote))
+
+
+def _refuse_older(found: Manifest, bucket: Bucket, settings: SyncSettings) -> None:
+    """Raise ManifestOlder for one that was replaced; the volume's last one says so, if signed."""
+    from models_sync import signing  # noqa: PLC0415 - see `read_wanted`
+
+    kept = local_manifest(settings.local_root)
+    if kept is None:
+        return
+    try:
+        signing.check(*kept, settings.public_key)
+        last = Manifest.from_bytes(kept[0])
+    except (ManifestUntrusted, ManifestInvalid, UnsafeKey):
+        return  # of a time without a signature or with another key: it proves nothing
+    if found.created < last.created:
+        raise ManifestOlder(
+            f"the manifest of {bucket.where} is of {found.created:%Y-%m-%d %H:%M:%S %Z}, and the "
+            f"one of the last pull is of {last.created:%Y-%m-%d %H:%M:%S %Z}"
+        )
 
 
 def _of_sources(

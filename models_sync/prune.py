@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models_sync.atomic import cannot_write
+from models_sync.errors import UnsafeKey
+from models_sync.names import refuse_unsafe
 from models_sync.settings import VolumeSettings
 from models_sync.state import State
 from models_sync.verify import kept_manifest
@@ -64,6 +66,9 @@ def plan_prune(settings: VolumeSettings, *, stale_after_s: float = STALE_AFTER_S
             if name in published:
                 continue
             path = root / name
+            if not _is_on_volume(name, path, root):
+                forget.append(name)  # no record of ours: whoever wrote it meant another file
+                continue
             if entry.lies_at(path) and not path.is_symlink():
                 remove.append(Removable(path, entry.size, "no longer published"))
             elif path.exists():
@@ -81,10 +86,13 @@ def prune(settings: VolumeSettings, plan: PrunePlan) -> None:
     """Remove what `plan` names, and folders that it leaves empty.
 
     Raises:
+        UnsafeKey: a file is not on the volume, and nothing was removed from there on.
         VolumeUnwritable: the volume cannot be written.
     """
     root = settings.local_root
     for file in plan.remove:
+        if not file.path.parent.resolve().is_relative_to(root.resolve()):
+            raise UnsafeKey(f"{file.path} is not below {root}")  # a folder became a link meanwhile
         try:
             file.path.unlink(missing_ok=True)
         except OSError as error:
@@ -97,3 +105,15 @@ def prune(settings: VolumeSettings, plan: PrunePlan) -> None:
     state = State(root)
     state.forget(plan.forget)
     state.flush()
+
+
+def _is_on_volume(name: str, path: Path, root: Path) -> bool:
+    """Whether a record's name is one that we could have written, and leads to below the root.
+
+    The records are signed by nobody: whoever may write to the volume may write anything there.
+    """
+    try:
+        refuse_unsafe(name)
+        return path.parent.resolve().is_relative_to(root.resolve())
+    except (UnsafeKey, OSError, RuntimeError):  # RuntimeError: links in a circle
+        return False

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from models_sync import signing
-from models_sync.errors import KeyFileUnusable, ManifestUntrusted, PublishConflict
+from models_sync.errors import (
+    KeyFileUnusable,
+    ManifestInvalid,
+    ManifestUntrusted,
+    PublishConflict,
+    UnsafeKey,
+)
 from models_sync.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -20,6 +27,8 @@ from models_sync.settings import PublishSettings
 from models_sync.store import Store
 
 _MAX_SIGNATURE_BYTES = 4096
+_TURNS = 3
+"""How often a signature is stored again that another publisher has overwritten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +39,12 @@ class Publication:
     root: str
     key: Ed25519PrivateKey | None
     raw: bytes | None
-    signatures: bytes | None
     files: dict[str, ManifestFile]
     """By key; empty when there is none, or when we start anew."""
     is_ours: bool
     """Whether readers will accept it as it lies there."""
+    before: bytes | None
+    """The signature that readers need who have read the manifest and not yet its signature."""
 
     @classmethod
     def read(cls, store: Store, settings: PublishSettings, *, start_anew: bool) -> Self:
@@ -54,18 +64,25 @@ class Publication:
                 f"the manifest of {store.where} is signed; MODEL_SYNC_SIGNING_KEY is not set, and "
                 "readers would refuse one without a signature"
             )
+        trusted = f"{signing.public_text(key)},{settings.public_key or ''}" if key else ""
+        before = signing.fitting(raw, signatures, trusted) if raw and trusted else None
         if raw is None or start_anew:
-            return cls(store, root, key, raw, signatures, {}, is_ours=False)
-        if key is not None:
-            trusted = f"{signing.public_text(key)},{settings.public_key or ''}"
+            # Of a key that we do not know, the first is the likeliest.
+            before = before or signatures
+            return cls(store, root, key, raw, {}, is_ours=False, before=before)
+        if trusted:
             try:
                 signing.check(raw, signatures, trusted)
             except ManifestUntrusted as error:
                 raise ManifestUntrusted(
-                    f"{error.message}. `publish --replace` starts anew from the folder's files."
+                    f"{error.message}, nor by that of MODEL_SYNC_SIGNING_KEY. While a key is being "
+                    "replaced, set MODEL_SYNC_PUBLIC_KEY to the old one here too. (`publish "
+                    "--replace` would start anew from this folder, and drop from the manifest "
+                    "whatever the folder lacks.)"
                 ) from error
         files = Manifest.from_bytes(raw).by_key()
-        return cls(store, root, key, raw, signatures, files, _is_by(key, raw, signatures))
+        is_ours = _is_by(key, raw, signatures)
+        return cls(store, root, key, raw, files, is_ours, before)
 
     @property
     def signs(self) -> bool:
@@ -76,21 +93,55 @@ class Publication:
         """Store the next manifest, unless it says what the bucket's says; whether it was stored.
 
         Raises:
-            PublishConflict: the bucket's is no longer the one that we read.
+            PublishConflict: the bucket's is no longer the one that we read, or was replaced by
+                someone else's while we stored ours.
         """
         if manifest.by_key() == self.files and self.is_ours:
             return False
         if self.store.read_or_none(self.root + MANIFEST_NAME, MAX_MANIFEST_BYTES) != self.raw:
             raise PublishConflict(f"the manifest of {self.store.where} is not the one that we read")
-        data = manifest.to_bytes()
+        data = self._later(manifest).to_bytes()
         if self.key is not None:
             # First, and with the signature before: see models_sync/signing.py.
-            signatures = signing.sign(data, self.key, self.signatures)
-            self.store.write_small(
-                self.root + SIGNATURE_NAME, signatures, "application/octet-stream"
-            )
+            self._store_signatures(signing.sign(data, self.key, self.before))
         self.store.write_small(self.root + MANIFEST_NAME, data, "application/json")
+        self._read_back(data)
         return True
+
+    def _later(self, manifest: Manifest) -> Manifest:
+        """The manifest with a time after that of the one before, whatever our clock says.
+
+        Readers refuse a signed one that is older than what they have.
+        """
+        before = _created(self.raw)
+        if before is None or manifest.created > before:
+            return manifest
+        return manifest.model_copy(update={"created": before + timedelta(seconds=1)})
+
+    def _read_back(self, data: bytes) -> None:
+        """Make sure that what lies there is ours, and that its signature lies beside it."""
+        for _ in range(_TURNS):
+            if self.store.read_or_none(self.root + MANIFEST_NAME, MAX_MANIFEST_BYTES) != data:
+                break
+            there = self.store.read_or_none(self.root + SIGNATURE_NAME, _MAX_SIGNATURE_BYTES)
+            if _is_by(self.key, data, there):
+                return
+            if self.key is None:
+                break  # someone began to sign
+            self._store_signatures(signing.sign(data, self.key, there))
+        raise PublishConflict(
+            f"{self.store.where}: someone else published while we stored the manifest"
+        )
+
+    def _store_signatures(self, signatures: bytes) -> None:
+        self.store.write_small(self.root + SIGNATURE_NAME, signatures, "application/octet-stream")
+
+
+def _created(raw: bytes | None) -> datetime | None:
+    try:
+        return Manifest.from_bytes(raw).created if raw else None
+    except (ManifestInvalid, UnsafeKey):
+        return None  # it is being replaced because nobody can read it
 
 
 def _is_by(key: Ed25519PrivateKey | None, raw: bytes, signatures: bytes | None) -> bool:

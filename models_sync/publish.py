@@ -17,7 +17,7 @@ from pathlib import Path
 
 from models_sync.catalog import CATALOG, required_by, source_of
 from models_sync.digests import UPLOAD_PART_BYTES, Digests, digest
-from models_sync.errors import SourceUnusable
+from models_sync.errors import NothingThere, SourceUnusable
 from models_sync.manifest import PART_BYTES, Manifest, ManifestFile
 from models_sync.meter import WorkMeter
 from models_sync.progress import OnProgress, Phase
@@ -58,6 +58,8 @@ class PublishReport:
     """What code cannot start without, of sources that have some files and not these."""
     uploaded_bytes: int
     signed: bool
+    made_bucket: bool = False
+    """Whether there was no such bucket before."""
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`."""
@@ -70,6 +72,7 @@ class PublishReport:
             "missing": list(self.missing),
             "uploadedBytes": self.uploaded_bytes,
             "signed": self.signed,
+            "madeBucket": self.made_bucket,
         }
 
 
@@ -82,7 +85,10 @@ def publish(
 ) -> PublishReport:
     """Bring the files of `folder` to the bucket, then the manifest.
 
+    A bucket that does not exist is made, private as S3 servers make them.
+
     Raises:
+        NothingThere: there is no bucket, and this is a dry run.
         SourceUnusable: the folder holds no source, cannot be read, or changes meanwhile.
         UnsafeKey: a file's name could not be one on every volume.
         PickleRefused: a pickle asks for more than arrays.
@@ -96,7 +102,15 @@ def publish(
     options = options or PublishOptions()
     files, ignored = scan(folder, settings.source_names())
     store = Store(settings)
-    publication = Publication.read(store, settings, start_anew=options.replace)
+    made_bucket = False
+    try:
+        publication = Publication.read(store, settings, start_anew=options.replace)
+    except NothingThere:
+        # Not asked before: whoever may only write objects may not ask whether there is a bucket.
+        if options.dry_run:
+            raise
+        made_bucket = store.make_bucket()
+        publication = Publication.read(store, settings, start_anew=options.replace)
     before = publication.files
     meter = WorkMeter(on_progress, cancel)
     known = _digest_all(files, meter)
@@ -134,6 +148,7 @@ def publish(
         missing=tuple(_missing(after)),
         uploaded_bytes=sum(known[name].stamp.size for name in to_send),
         signed=publication.signs,
+        made_bucket=made_bucket,
     )
 
 

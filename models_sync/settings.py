@@ -7,8 +7,9 @@ no variable of the bucket.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,6 +23,11 @@ SOURCE_PREFIXES = {
     "sam2": "sam2/checkpoints/",
 }
 """Source → where its files lie in the bucket, and equally below the local root."""
+_ENDPOINT = re.compile(
+    r"(?:(?P<scheme>https?)://)?"
+    r"(?P<host>(?:[^\s:/@?#\[\]]+|\[[0-9a-f:.]+\])(?::\d{1,5})?)/?",
+    re.IGNORECASE,
+)
 
 
 class VolumeSettings(BaseSettings):
@@ -41,6 +47,9 @@ class VolumeSettings(BaseSettings):
     public_key: str | None = Field(
         None, description="who may sign the manifest: ed25519 public keys, base64, by commas"
     )
+    allow_older: bool = Field(
+        False, description="take a signed manifest that is older than the last one"
+    )
     pixie_model_dir: Path = Field(
         Path("/app/src/pipeline/PIXIE"),
         validation_alias="PIXIE_MODEL_DIR",
@@ -51,6 +60,14 @@ class VolumeSettings(BaseSettings):
         validation_alias="SAM3DBODY_SEGMENTOR_PATH",
         description="SAM2's code; its files are placed in checkpoints/ below",
     )
+
+    @field_validator("public_key")
+    @classmethod
+    def _a_key_or_none(cls, value: str | None) -> str | None:
+        # A secret that was mounted empty must not switch the check of signatures off.
+        if value and not value.replace(",", "").strip():
+            raise ValueError("is blank; leave it out where no signature is asked for")
+        return value or None
 
     @field_validator("sources")
     @classmethod
@@ -63,14 +80,14 @@ class VolumeSettings(BaseSettings):
         return value
 
     @classmethod
-    def load(cls) -> Self:
-        """Read the environment.
+    def load(cls, **given: Any) -> Self:
+        """Read the environment; what is `given` goes before it.
 
         Raises:
             SyncSettingsError: names every wrong variable, what it is for and an example.
         """
         try:
-            return cls()
+            return cls(**given)
         except ValidationError as error:
             raise SyncSettingsError("\n".join(cls._explain(error))) from None
 
@@ -129,10 +146,12 @@ class SyncSettings(VolumeSettings):
     @field_validator("minio_endpoint")
     @classmethod
     def _host_only(cls, value: str) -> str:
-        host = value.split("://", 1)[-1].rstrip("/")
-        if not host or "/" in host or "@" in host:
+        # Any other scheme would be one without TLS, whatever MODEL_SYNC_MINIO_SECURE says.
+        found = _ENDPOINT.fullmatch(value.strip())
+        if found is None:
             raise ValueError("must be host or host:port, optionally with http:// or https://")
-        return value
+        scheme = f"{found['scheme'].lower()}://" if found["scheme"] else ""
+        return scheme + found["host"]
 
 
 class PublishSettings(SyncSettings):

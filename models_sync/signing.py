@@ -60,19 +60,25 @@ def check(manifest: bytes, signatures: bytes | None, public_key: str | None) -> 
         ManifestUntrusted: a key is configured and none of the signatures is by it.
         SyncSettingsError: MODEL_SYNC_PUBLIC_KEY is no key.
     """
-    if not (public_key or "").strip():
+    if not public_key:
         return False
-    keys = parse_public_keys(public_key or "")
+    keys = parse_public_keys(public_key)
     if not signatures:
         raise ManifestUntrusted("manifest.json has no signature, and MODEL_SYNC_PUBLIC_KEY is set")
-    whole, left = divmod(len(signatures), SIGNATURE_BYTES)
-    if left:
+    if len(signatures) % SIGNATURE_BYTES:
         raise ManifestUntrusted(f"manifest.json.sig has {len(signatures)} bytes")
-    for number in range(whole):
-        one = signatures[number * SIGNATURE_BYTES :][:SIGNATURE_BYTES]
-        if any(_is_by(key, one, manifest) for key in keys):
-            return True
-    raise ManifestUntrusted("manifest.json is not signed by the key of MODEL_SYNC_PUBLIC_KEY")
+    if _fitting(manifest, signatures, keys) is None:
+        raise ManifestUntrusted("manifest.json is not signed by the key of MODEL_SYNC_PUBLIC_KEY")
+    return True
+
+
+def fitting(manifest: bytes, signatures: bytes | None, public_key: str) -> bytes | None:
+    """The one of the signatures that is of this manifest, by one of the keys; None: there is none.
+
+    Raises:
+        SyncSettingsError: `public_key` is no key.
+    """
+    return _fitting(manifest, signatures or b"", parse_public_keys(public_key))
 
 
 def sign(manifest: bytes, key: Ed25519PrivateKey, before: bytes | None = None) -> bytes:
@@ -81,7 +87,8 @@ def sign(manifest: bytes, key: Ed25519PrivateKey, before: bytes | None = None) -
     Args:
         manifest: the bytes that will be stored.
         key: see `load_signing_key`.
-        before: the content of the `manifest.json.sig` that is being replaced.
+        before: the signature of the manifest that is being replaced, see `fitting`; of several
+            the first is taken.
     """
     return key.sign(manifest) + (before or b"")[:SIGNATURE_BYTES]
 
@@ -90,7 +97,7 @@ def parse_public_keys(text: str) -> tuple[Ed25519PublicKey, ...]:
     """Read MODEL_SYNC_PUBLIC_KEY.
 
     Raises:
-        SyncSettingsError: a part of it is not base64 of 32 bytes.
+        SyncSettingsError: a part of it is not base64 of 32 bytes, or it holds no key at all.
     """
     keys = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -104,6 +111,8 @@ def parse_public_keys(text: str) -> tuple[Ed25519PublicKey, ...]:
                 "of base64 (or several, separated by commas)"
             )
         keys.append(Ed25519PublicKey.from_public_bytes(raw))
+    if not keys:
+        raise SyncSettingsError("MODEL_SYNC_PUBLIC_KEY: is set and holds no key")
     return tuple(keys)
 
 
@@ -160,6 +169,16 @@ def keygen(path: Path) -> KeyPair:
     except OSError as error:
         raise KeyFileUnusable(f"{path}: {error.strerror or error}") from error
     return KeyPair(path, public, public_text(key))
+
+
+def _fitting(
+    manifest: bytes, signatures: bytes, keys: tuple[Ed25519PublicKey, ...]
+) -> bytes | None:
+    for start in range(0, len(signatures), SIGNATURE_BYTES):
+        one = signatures[start : start + SIGNATURE_BYTES]
+        if any(_is_by(key, one, manifest) for key in keys):
+            return one
+    return None
 
 
 def _is_by(key: Ed25519PublicKey, signature: bytes, manifest: bytes) -> bool:

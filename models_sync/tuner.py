@@ -40,8 +40,9 @@ class Tuner:
         if now - since >= WINDOW_S and not self._fixed:
             self._window = (now, received)
             self._judge((received - before) / (now - since), now)
-        most = MAX_LANES if not part_size else max(2, min(MAX_LANES, MEMORY_BYTES // part_size))
-        self.allowed = self.target if self._fixed else min(self.target, most)
+        # Memory is bounded for a number that was set, too.
+        most = max(2, MEMORY_BYTES // part_size) if part_size else self.target
+        self.allowed = min(self.target, most)
         return self.allowed
 
     def on_busy(self, now: float) -> None:

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -100,7 +101,8 @@ def shell(
 def test_from_an_empty_bucket_to_files_in_their_places(shell: Shell, tmp_path: Path) -> None:
     """The whole of docs/howto/models.md, as an operator does it."""
     made = shell.run("keygen", str(tmp_path / "models-sync.key")).out
-    keys = dict(re.findall(r"(MODEL_SYNC_\w+)=(\S+)", made))
+    # As an env file has it: what follows the sign is the value, to the end of the line.
+    keys = dict(re.findall(r"^(MODEL_SYNC_\w+)=(.*)$", made, re.MULTILINE))
     assert set(keys) == {"MODEL_SYNC_SIGNING_KEY", "MODEL_SYNC_PUBLIC_KEY"}
 
     said = shell.run("publish", str(shell.folder / "source"), **keys)
@@ -113,6 +115,11 @@ def test_from_an_empty_bucket_to_files_in_their_places(shell: Shell, tmp_path: P
 
     planned = shell.json("plan", **environment)
     assert {item["path"] for item in planned["fetch"]} == set(FILES)
+    assert planned["howLong"]["readBytes"] == planned["totalBytes"], "less than a second's worth"
+    assert 0 < planned["howLong"]["seconds"] < 10
+    assert not shell.volume.exists(), "a plan writes nothing"
+    assert "read and thrown away" in shell.run("plan", **environment).out
+    assert shell.json("plan", "--no-measure", **environment)["howLong"] is None
     pulled = shell.json("pull", **environment)
     assert (set(pulled["fetched"]), pulled["verified"]) == (set(FILES), "signed manifest")
     assert shell.json("verify", **environment) == {"bad": []}
@@ -153,7 +160,9 @@ def test_verify_against_the_bucket_takes_files_that_were_copied_by_hand(shell: S
     assert shell.json("pull")["fetched"] == []
 
 
-def test_prune_asks_and_removes_only_when_it_is_told_to(shell: Shell) -> None:
+def test_prune_asks_and_removes_only_when_it_is_told_to(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = shell.folder / "source"
     shell.json("publish", str(source))
     shell.json("pull")
@@ -167,6 +176,11 @@ def test_prune_asks_and_removes_only_when_it_is_told_to(shell: Shell) -> None:
     assert (asked.code, "--yes" in asked.err) == (2, True)
     assert [Path(file["path"]) for file in shell.json("prune", "--dry-run")["remove"]] == [old]
     assert old.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", mock.Mock(side_effect=PermissionError(13, "not yours")))
+        failed = shell.run("prune", "--yes", "--json")
+    assert "removed" not in json.loads(failed.out), "one object, and no word of what was not done"
+    assert failed.code == 7
     assert shell.json("prune", "--yes")["removed"]
     assert not old.exists()
     assert (shell.volume / "pixie/other.tar").exists()

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from models_sync.errors import (
     PickleRefused,
     PublishConflict,
     SourceUnusable,
+    TransferCut,
     UnsafeKey,
 )
 from models_sync.manifest import Manifest
@@ -239,6 +241,74 @@ def test_a_new_key_signs_what_the_old_key_had_signed(bench: Bench, tmp_path: Pat
     assert pulled.trust == "signed manifest"
 
 
+def test_a_publisher_that_dies_between_signature_and_manifest_leaves_a_signed_one(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice: the signature that is kept is that of the manifest which still lies there."""
+    pair = signing.keygen(tmp_path / "key")
+    signed = {"signing_key": pair.private}
+    bench.publish(settings=signed)
+    write = Store.write_small
+
+    def dies(store: Store, key: str, data: bytes, content_type: str) -> None:
+        if key == "manifest.json":
+            raise TransferCut
+        write(store, key, data, content_type)
+
+    for attempt in range(2):
+        bench.write("pixie/new.txt", f"attempt {attempt}".encode())
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "write_small", dies)
+            with pytest.raises(TransferCut):
+                bench.publish(settings=signed)
+        raw, signatures = bench.get("manifest.json"), bench.get("manifest.json.sig")
+        assert signing.check(raw, signatures, pair.public_key)
+
+
+def test_of_two_publishers_at_once_the_manifest_that_stays_is_signed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = signing.keygen(tmp_path / "key")
+    signed = {"signing_key": pair.private}
+    bench.publish(settings=signed)
+    bench.write("pixie/new.txt", b"new")
+    write = Store.write_small
+    others = signing.sign(b"of the other", signing.load_signing_key(pair.private))
+
+    def between(store: Store, key: str, data: bytes, content_type: str) -> None:
+        if key == "manifest.json":
+            bench.put("manifest.json.sig", others)
+        write(store, key, data, content_type)
+
+    monkeypatch.setattr(Store, "write_small", between)
+    bench.publish(settings=signed)
+    raw, signatures = bench.get("manifest.json"), bench.get("manifest.json.sig")
+    assert signing.check(raw, signatures, pair.public_key)
+
+
+def test_a_publisher_that_was_overtaken_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.publish()
+    bench.write("pixie/new.txt", b"new")
+    write = Store.write_small
+
+    def after(store: Store, key: str, data: bytes, content_type: str) -> None:
+        write(store, key, data, content_type)
+        bench.put(key, Manifest(files=()).to_bytes())
+
+    monkeypatch.setattr(Store, "write_small", after)
+    with pytest.raises(PublishConflict, match="while we stored"):
+        bench.publish()
+
+
+def test_a_clock_that_goes_back_makes_no_older_manifest(bench: Bench) -> None:
+    future = datetime.now(UTC) + timedelta(days=2)
+    bench.put("manifest.json", Manifest(created=future, files=()).to_bytes())
+    bench.publish()
+    assert bench.manifest().created > future
+
+
 def test_someone_who_can_write_to_the_bucket_cannot_pass_off_weights(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -381,6 +451,10 @@ def test_links_to_folders_are_followed_once(bench: Bench, tmp_path: Path) -> Non
     assert bench.get("sam3d/linked/model.ckpt") == b"checkpoint"
 
 
-def test_a_bucket_that_does_not_exist_is_named(bench: Bench) -> None:
+def test_a_bucket_that_does_not_exist_is_made_and_a_dry_run_names_it(bench: Bench) -> None:
+    fresh = {"minio_bucket": f"{bench.bucket}-fresh"}
     with pytest.raises(NothingThere, match="NoSuchBucket"):
-        bench.publish(settings={"minio_bucket": "no-such-bucket"})
+        bench.publish(settings=fresh, dry_run=True)
+    assert bench.publish(settings=fresh).made_bucket
+    assert not bench.publish(settings=fresh).made_bucket
+    assert pull(bench.settings(**fresh)).trust == "manifest, unsigned"

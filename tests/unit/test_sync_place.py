@@ -336,6 +336,18 @@ def test_an_smplx_pickle_is_converted_once_and_again_when_it_is_replaced(places:
         assert archive["v_template"][0] == 2.0
 
 
+def test_a_pickle_that_is_no_body_is_left_alone_and_told(places: Places) -> None:
+    """SMPL-X's archive brings some, and they kept the weights from being placed."""
+    folder = places.local_root / "smplx"
+    folder.mkdir()
+    (folder / "MANO_SMPLX_vertex_ids.pkl").write_bytes(pickle.dumps({"left_hand": np.ones(3)}))
+    (folder / "SMPLX_MALE.pkl").write_bytes(model(1.0))
+    done = place(places)
+    assert [made.target.name for made in done.converted] == ["SMPLX_MALE.npz"]
+    assert any("MANO_SMPLX_vertex_ids.pkl" in sentence for sentence in done.skipped)
+    assert any(file.target.name == "sam2.1_hiera_large.pt" for file in done.files)
+
+
 def test_an_npz_of_the_operators_is_not_converted_over(places: Places) -> None:
     source = places.local_root / "smplx" / "SMPLX_NEUTRAL.pkl"
     source.parent.mkdir()

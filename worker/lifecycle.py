@@ -34,6 +34,7 @@ from worker import tasks
 from worker.consumer.connection import connect, ping
 from worker.consumer.marks import JobMarks
 from worker.consumer.worker import Consumer
+from worker.engine import preflight
 from worker.engine.devices import child_environments
 from worker.engine.limits import EngineLimits
 from worker.engine.messages import EngineConfig
@@ -49,6 +50,7 @@ from worker.http.server import HttpServer
 from worker.observability.journal import Journal
 from worker.observability.logs import configure_logging, get_logger
 from worker.observability.tracing import otlp_tracer
+from worker.pod import PodStopper
 from worker.reporter.client import ApiClient
 from worker.reporter.outbox import Outbox
 from worker.runner import JobRunner
@@ -131,6 +133,7 @@ class Worker:
         self._stop = asyncio.Event()
         self.stopped = asyncio.Event()
         self._refusal: AvatarError | None = None
+        self._gpu_trouble: AvatarError | None = None
         self._queue_trouble: AvatarError | None = None
 
     # ------------------------------------------------------------ life
@@ -161,8 +164,9 @@ class Worker:
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         taking = asyncio.create_task(self._take_jobs(), name="take jobs")
         tidying = asyncio.create_task(self._tidy(), name="tidy")
+        stopping_pod = asyncio.create_task(self._stop_unfit_pod(), name="stop unfit pod")
         await asyncio.wait({stopped, taking}, return_when=asyncio.FIRST_COMPLETED)
-        await tasks.end(tidying)
+        await tasks.end(tidying, stopping_pod)
         if stopped.done():
             await tasks.end(taking)
             return ExitCode.STOPPED
@@ -174,6 +178,12 @@ class Worker:
 
     async def _take_jobs(self) -> None:
         """Bring up engines and queue; returns only when the queue's loop has ended."""
+        if self.settings.worker.runpod_pod_id and self.settings.pipeline.device != "cpu":
+            self._gpu_trouble = await asyncio.to_thread(missing_gpu, self.settings.pipeline.device)
+            if self._gpu_trouble:
+                why, advice = self._gpu_trouble.message, self._gpu_trouble.advice
+                log.error("worker.no_gpu", why=why, advice=advice)
+                await asyncio.Event().wait()
         if self.settings.pipeline.require_real_avatar:
             await self.weights.bring()
             self._refusal = refusal(self.settings)
@@ -195,6 +205,14 @@ class Worker:
                 log.warning("queue.lost", why=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(1.0)
                 await self._reach_queue()
+
+    async def _stop_unfit_pod(self) -> None:
+        """Have RunPod stop a pod whose GPU cannot be used, when nobody has come to look."""
+        mine = self.settings.worker
+        stopper = PodStopper(
+            mine.runpod_pod_id, mine.runpod_api_key, after_s=mine.unfit_stop_minutes * 60
+        )
+        await stopper.watch(lambda: self._gpu_trouble)
 
     async def _reach_queue(self) -> None:
         """Ask Redis until it answers; tell what is wrong when that changes."""
@@ -261,14 +279,20 @@ class Worker:
     @property
     def state(self) -> EngineState:
         """The engines' state; SETUP_FAILED when jobs are refused, STARTING while weights come."""
-        if self._refusal or self.weights.trouble:
+        if self._refusal or self._gpu_trouble or self.weights.trouble:
             return EngineState.SETUP_FAILED
         return self.engine.state if self.weights.is_complete else EngineState.STARTING
 
     @property
     def trouble(self) -> AvatarError | None:
         """Why no jobs are taken; None while they are, or while the start goes on."""
-        return self._refusal or self.weights.trouble or self.engine.reason or self._queue_trouble
+        return (
+            self._refusal
+            or self._gpu_trouble
+            or self.weights.trouble
+            or self.engine.reason
+            or self._queue_trouble
+        )
 
     @property
     def what_is_awaited(self) -> str:
@@ -288,6 +312,7 @@ async def run_worker(settings: Settings, *, engine_command: Sequence[str] = COMM
     """
     configure_logging(settings.secrets())
     try:
+        _demand_gpu(settings)
         with scratch():
             worker = Worker(settings, engine_command=engine_command)
             loop = asyncio.get_running_loop()
@@ -297,6 +322,24 @@ async def run_worker(settings: Settings, *, engine_command: Sequence[str] = COMM
     except SettingsError as error:
         log.error("worker.wrong_settings", why=error.message, advice=error.advice)  # noqa: TRY400 - the trace would not help
         return int(ExitCode.WRONG_SETTINGS)
+
+
+def missing_gpu(device: str) -> AvatarError | None:
+    """Say why the GPU that `device` asks for cannot be used; auto asks only if torch has CUDA."""
+    cuda = preflight.torch_cuda()
+    return None if device == "auto" and cuda is None else preflight.look(cuda=cuda)
+
+
+def _demand_gpu(settings: Settings) -> None:
+    """Refuse WORKER_DEVICE=cuda without a usable GPU; on RunPod the worker stays up to say so.
+
+    Raises:
+        SettingsError: with what is wrong with driver or GPU.
+    """
+    if settings.pipeline.device != "cuda" or settings.worker.runpod_pod_id:
+        return
+    if trouble := missing_gpu("cuda"):
+        raise SettingsError(f"WORKER_DEVICE is cuda: {trouble.message}", advice=trouble.advice)
 
 
 def _engine_config(settings: Settings) -> EngineConfig:

@@ -506,6 +506,27 @@ class WorkerSettings(_Group):
         example="authorization=Bearer%20TOKEN",
         default=None,
     )
+    unfit_stop_minutes: float = _var(
+        "WORKER_UNFIT_STOP_MINUTES",
+        "On RunPod: how long a pod without a usable GPU stays up, saying why, before it is stopped "
+        "through RunPod's API (needs RUNPOD_API_KEY).",
+        example="15",
+        default=15.0,
+        gt=0,
+        allow_inf_nan=False,
+    )
+    runpod_pod_id: str | None = _var(
+        "RUNPOD_POD_ID",
+        "Set by RunPod: the pod that this is.",
+        example="xedezhzb9la3ye",
+        default=None,
+    )
+    runpod_api_key: SecretStr | None = _var(
+        "RUNPOD_API_KEY",
+        "Lets an unfit pod stop itself; a key of RunPod that may do so.",
+        example="a-long-secret",
+        default=None,
+    )
     image_digest: str | None = _var(
         "IMAGE_DIGEST",
         "Digest of the container image that the operator deployed; /v1/ping tells it.",

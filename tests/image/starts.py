@@ -40,11 +40,7 @@ FATAL: Final = (
         {"MODEL_SYNC_ENABLED": "true"},
     ),
     Start("no number", "PROCESSING_TIMEOUT:", {"PROCESSING_TIMEOUT": "five minutes"}),
-    Start(
-        "a GPU that is not there",
-        "WORKER_GPUS=7 names GPU 7",
-        {"WORKER_DEVICE": "cuda", "WORKER_GPUS": "7"},
-    ),
+    Start("a GPU is asked for", "WORKER_DEVICE is cuda:", {"WORKER_DEVICE": "cuda"}),
     Start("WORKER_PORT is taken", "cannot be listened on", {"WORKER_PORT": "TAKEN"}),
 )
 WAITING: Final = (
@@ -67,9 +63,9 @@ WAITING: Final = (
         stays_up=True,
     ),
     Start(
-        "CUDA is asked for, and there is none",
-        "CUDA",
-        {"WORKER_DEVICE": "cuda"},
+        "CUDA is asked for on RunPod, and there is none",
+        "built without CUDA",
+        {"WORKER_DEVICE": "cuda", "RUNPOD_POD_ID": "a-pod"},
         stays_up=True,
     ),
 )

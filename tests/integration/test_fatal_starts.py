@@ -15,7 +15,7 @@ import pytest
 
 from tests.image.starts import FATAL, WRONG_SETTINGS, Start
 
-TRIED = ("REDIS_URL is missing", "a GPU that is not there")
+TRIED = ("REDIS_URL is missing", "a GPU is asked for")
 STARTS = [start for start in FATAL if start.name in TRIED]
 
 

@@ -265,3 +265,15 @@ def test_a_name_that_is_no_tensor_is_refused(path: Path) -> None:
     file = save(path, {"0.weight": torch.zeros(2), "version": "1.0"})
     with pytest.raises(ModelInvalid, match="holds a str named 'version'"):
         read_state(file)
+
+
+def test_a_sparse_tensor_is_refused(path: Path) -> None:
+    file = save(path, {"0.weight": torch.eye(3).to_sparse()})
+    with pytest.raises(ModelInvalid, match=r"sparse_coo tensor on cpu named '0\.weight'"):
+        read_state(file)
+
+
+def test_a_folder_in_the_place_of_a_file_is_no_file(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(ModelMissing, match="is missing"):
+        read_state(WeightsFile("the network", path))

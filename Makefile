@@ -100,6 +100,7 @@ lint: $(DEV_STAMP) ## ruff, mypy --strict, the walls of the design
 .PHONY: faults
 faults: setup $(DEV_STAMP) $(NODE_STAMP) ## every fault at every stage, and what must be true afterwards (long)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults matrix $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.sync --write
 
 .PHONY: soak
 soak: setup $(DEV_STAMP) $(NODE_STAMP) ## 2,000 mixed jobs with a random fault every five seconds (long)

@@ -60,3 +60,15 @@ def test_users_are_made_with_fresh_passwords_of_which_the_file_holds_hashes() ->
         assert re.search(rf"^user {user} on #{hashed} ", text, flags=re.MULTILINE)
         assert password not in text
     assert not set(passwords.values()) & set(make()[1].values())
+
+
+def test_every_metric_of_the_alerts_is_one_that_the_worker_tells() -> None:
+    source = "".join(path.read_text() for path in (DOCKER.parent / "worker").rglob("*.py"))
+    told = set(re.findall(r'"(avatar_[a-z_]+)"', source))
+    alerts = (DOCKER / "monitoring" / "alerts.yaml").read_text()
+    asked = {
+        name.removesuffix("_total").removesuffix("_bucket")
+        for name in re.findall(r"avatar_[a-z_]+", alerts)
+    }
+    assert asked
+    assert asked <= told

@@ -184,6 +184,49 @@ async def test_silence_is_known_idle_and_busy_and_said_once(
         await doer.until(lambda: bool(doer.finished))
 
 
+async def test_opening_the_gate_again_is_no_answer_of_redis(
+    settings: QueueSettings, passage: Passage, doer: Doer
+) -> None:
+    """It happens with each change of an engine's state, whether Redis is there or not."""
+    async with consuming(settings, doer) as consumer:
+        passage.refuses = True
+        passage.cut()
+        await silence(consumer, above_s=0.5)
+        for slots in (1, 0, 1):
+            consumer.open(slots)
+            assert consumer.last_round_trip_s >= 0.5
+
+
+async def test_a_refusal_is_said_with_its_text_and_is_no_silence(
+    stack: EmbeddedStack,
+    jobs: bullmq.Queue,
+    doer: Doer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    user = f"u-{jobs.name}"
+    rights = ("on", ">word", "~*", "&*", "+@all", "-mget")
+    await jobs.client.execute_command("ACL", "SETUSER", user, *rights)
+    there = f"redis://{user}:word@127.0.0.1:{stack.redis_port}/0"
+    theirs = settings_of(stack, jobs.name, REDIS_URL=there)
+    printed: list[str] = []
+
+    async def refused() -> bool:
+        printed.append(capsys.readouterr().out)
+        return "NOPERM" in "".join(printed) or "no permissions" in "".join(printed)
+
+    try:
+        async with consuming(theirs, doer) as consumer:
+            await jobs.add("avatar_build", {"jobId": "j", "do": "wait"}, {})
+            assert await eventually(refused, bool)
+            await asyncio.sleep(2 * pulse.SILENCE_S)  # nothing tells that there is no silence
+            assert consumer.last_round_trip_s < pulse.SILENCE_S
+            doer.let_go.set()
+            await doer.until(lambda: bool(doer.finished))
+    finally:
+        await jobs.client.execute_command("ACL", "DELUSER", user)
+    assert "queue.silent" not in "".join(printed) + capsys.readouterr().out
+
+
 async def _said(capsys: pytest.CaptureFixture[str], seen: list[str] = []) -> int:  # noqa: B006 - kept between calls
     seen.append(capsys.readouterr().out)
     text = "".join(seen)

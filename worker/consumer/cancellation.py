@@ -17,7 +17,8 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from worker.consumer.keys import own_key
-from worker.errors import Cancelled, QueueUnavailable
+from worker.consumer.said import unavailable
+from worker.errors import Cancelled
 
 CANCEL_TTL_S: Final = 24 * 3600
 LONGEST_REASON: Final = 500
@@ -47,7 +48,7 @@ async def request_cancel(client: Any, prefix: str, queue: str, job_id: str, reas
             cancel_key(prefix, queue, job_id), reason[:LONGEST_REASON], ex=CANCEL_TTL_S
         )
     except (RedisError, OSError) as error:
-        raise QueueUnavailable(f"The job could not be cancelled: {error!r}") from None
+        raise unavailable("The job could not be cancelled", error) from None
 
 
 async def withdraw_cancellation(client: Any, prefix: str, queue: str, job_id: str) -> bool:
@@ -62,7 +63,7 @@ async def withdraw_cancellation(client: Any, prefix: str, queue: str, job_id: st
     try:
         return bool(await client.delete(cancel_key(prefix, queue, job_id)))
     except (RedisError, OSError) as error:
-        raise QueueUnavailable(f"The job's cancellation stands: {error!r}") from None
+        raise unavailable("The job's cancellation stands", error) from None
 
 
 async def find_cancelled(

@@ -19,7 +19,8 @@ from typing import Any, Final, Self
 from redis.exceptions import RedisError
 
 from worker import tasks
-from worker.errors import JobHeldElsewhere, QueueUnavailable
+from worker.consumer.said import said, unavailable
+from worker.errors import JobHeldElsewhere
 from worker.observability.logs import get_logger
 
 log = get_logger("worker.consumer")
@@ -92,7 +93,7 @@ class Lease:
                 # Ours after all, when the answer to a first try was lost on the way.
                 taken = await self._client.get(self._key) == self._owner
         except (RedisError, OSError) as error:
-            raise QueueUnavailable(f"The lease could not be taken: {error!r}") from None
+            raise unavailable("The lease could not be taken", error) from None
         except asyncio.CancelledError:
             # Redis may have given it to us all the same.
             await tasks.to_the_end(self._release())
@@ -160,7 +161,7 @@ class Lease:
                 break
             except (RedisError, OSError, TimeoutError) as error:
                 if time.monotonic() >= self._good_until:
-                    log.error("lease.expired", key=self._key, why=repr(error))  # noqa: TRY400 - no trace needed
+                    log.error("lease.expired", key=self._key, why=said(error))  # noqa: TRY400 - no trace needed
                     break
                 await asyncio.sleep(min(1.0, self._renew_every_s))
         self.lost = True
@@ -174,4 +175,4 @@ class Lease:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 await self._client.eval(_RELEASE, 1, self._key, self._owner)
         except (RedisError, OSError, TimeoutError) as error:
-            log.warning("lease.not_released", key=self._key, why=repr(error))
+            log.warning("lease.not_released", key=self._key, why=said(error))

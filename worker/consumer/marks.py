@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from worker.consumer.keys import own_key
 from worker.consumer.lease import Lease
-from worker.errors import QueueUnavailable
+from worker.consumer.said import unavailable
 
 REMEMBERED_S: Final = 24 * 3600
 """Longer than any retry takes."""
@@ -44,7 +44,7 @@ class JobMarks:
             kills = int(await self._client.incr(key))
             await self._client.expire(key, REMEMBERED_S)
         except (RedisError, OSError) as error:
-            raise QueueUnavailable(f"The kill could not be noted: {error!r}") from None
+            raise unavailable("The kill could not be noted", error) from None
         return kills
 
     async def wants_fresh(self, job_id: str) -> bool:
@@ -56,7 +56,7 @@ class JobMarks:
         try:
             return bool(await self._client.exists(own_key(*self._where, "fresh", job_id)))
         except (RedisError, OSError) as error:
-            raise QueueUnavailable(f"Redis did not answer: {error!r}") from None
+            raise unavailable("The wish for a fresh run could not be read", error) from None
 
     async def forget(self, job_id: str, mark: str) -> None:
         """Forget `kills` or `fresh`.
@@ -67,4 +67,4 @@ class JobMarks:
         try:
             await self._client.delete(own_key(*self._where, mark, job_id))
         except (RedisError, OSError) as error:
-            raise QueueUnavailable(f"Redis did not answer: {error!r}") from None
+            raise unavailable(f"The mark {mark!r} could not be removed", error) from None

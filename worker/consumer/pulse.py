@@ -12,11 +12,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 import bullmq
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from worker.consumer.bull import BullWorker
 from worker.consumer.cancellation import find_cancelled
 from worker.consumer.running import RunningJob
+from worker.consumer.said import said
 from worker.errors import Cancelled
 from worker.observability.logs import get_logger
 
@@ -70,10 +71,13 @@ class Pulse:
             try:
                 async with asyncio.timeout(PULSE_TIMEOUT_S):
                     await self._ask()
+            except ResponseError as error:  # it is there, and refuses
+                self._worker.note_round_trip()
+                on_error(error)
             except (RedisError, OSError, TimeoutError) as error:
                 if not silent and self.silence_s > SILENCE_S:
                     silent = True
-                    log.warning("queue.silent", why=repr(error))
+                    log.warning("queue.silent", why=said(error))
             except Exception as error:  # noqa: BLE001 - the pulse must go on
                 on_error(error)
             if silent and self.silence_s < PULSE_S:
@@ -103,7 +107,7 @@ class SeldomLogged:
 
     def __call__(self, error: Exception, job: bullmq.Job | None = None) -> None:
         """Listen to the package's `error` event."""
-        text, now = repr(error), time.monotonic()
+        text, now = said(error), time.monotonic()
         if text != self._last or now - self._at > SAME_ERROR_EVERY_S:
             self._last, self._at = text, now
             log.warning("queue.error", why=text, queue_job_id=job.id if job else None)

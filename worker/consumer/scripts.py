@@ -18,6 +18,7 @@ from bullmq.scripts import Scripts, raw2NextJobData
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from worker.consumer.said import said
 from worker.consumer.taking import Together, with_cancellation
 from worker.observability.logs import get_logger
 
@@ -123,7 +124,7 @@ class BullScripts(Scripts):  # type: ignore[misc]  # the package has no types
                 lambda: super(BullScripts, self).moveToFinished(job_id, keys, args)
             )
         except Exception as error:
-            log.warning("job.not_settled", queue_job_id=job_id, why=repr(error))
+            log.warning("job.not_settled", queue_job_id=job_id, why=said(error))
             raise LeaveAlone from error
 
     async def moveToDelayed(self, *args: Any) -> Any:  # noqa: N802 - the package's name

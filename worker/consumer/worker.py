@@ -33,6 +33,7 @@ from worker.consumer.delivery import GaveUp, Handler
 from worker.consumer.pulse import Pulse, SeldomLogged
 from worker.consumer.retries import named, settle_retry_policy
 from worker.consumer.running import RunningJob, Why
+from worker.consumer.said import said
 from worker.consumer.scripts import LeaveAlone
 from worker.contract import claimed_job_id
 from worker.errors import AvatarError, EngineError, JobAborted
@@ -109,7 +110,6 @@ class Consumer:
         """
         if self._worker is not None and not self._stopping:
             self._worker.set_slots(self._concurrency if slots is None else slots)
-            self._worker.note_round_trip()
 
     def close_gate(self) -> None:
         """Take no further jobs until `open`."""
@@ -228,7 +228,7 @@ class Consumer:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - then it stalls, and is taken up again
-            log.warning(event, queue_job_id=job.id, why=repr(error))
+            log.warning(event, queue_job_id=job.id, why=said(error))
 
     # ------------------------------------------------------------ what others are told
     def _delivery(self, job: bullmq.Job) -> Delivery:
@@ -236,7 +236,7 @@ class Consumer:
             try:
                 await telling
             except Exception as error:  # noqa: BLE001 - nobody's work depends on it
-                log.warning(event, queue_job_id=job.id, why=repr(error))
+                log.warning(event, queue_job_id=job.id, why=said(error))
 
         trace = job.opts.get("tm")
         return Delivery(

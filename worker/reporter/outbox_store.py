@@ -20,8 +20,9 @@ from typing import Any, Final, Literal, TypeVar
 from redis.exceptions import RedisError
 
 from worker.consumer.keys import own_key
+from worker.consumer.said import unavailable
 from worker.contract import StatusUpdate
-from worker.errors import JobHeldElsewhere, QueueUnavailable
+from worker.errors import JobHeldElsewhere
 
 Verdict = Literal["delivered", "dropped", "retry", "parked", "released"]
 T = TypeVar("T")
@@ -354,4 +355,4 @@ async def _named(answer: Awaitable[T]) -> T:
     try:
         return await answer
     except (RedisError, OSError, TimeoutError) as error:
-        raise QueueUnavailable(f"The outbox in Redis did not answer: {error!r}") from None
+        raise unavailable("The outbox could not be reached", error) from None

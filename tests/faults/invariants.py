@@ -20,7 +20,7 @@ from tests.faults.site import Job, Site, bullmq_job
 from worker.consumer.keys import own_key
 from worker.storage.outputs import MARKER, CompletionMarker
 
-LEFTOVERS_S: Final = 10.0
+LEFTOVERS_S: Final = 20.0
 """What is cleaned up after the job is over may take so long."""
 
 

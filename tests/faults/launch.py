@@ -47,8 +47,10 @@ def replace_constants(values: dict[str, Any]) -> None:
             new = type(old)(*value) if isinstance(value, list) else type(old)(value)
             setattr(module, name, new)
             for function in _functions(module):
-                defaults = function.__kwdefaults__ or {}
-                defaults.update({k: new for k, v in defaults.items() if v is old})
+                named = function.__kwdefaults__ or {}
+                named.update({k: new for k, v in named.items() if v is old})
+                placed = function.__defaults__ or ()
+                function.__defaults__ = tuple(new if v is old else v for v in placed) or None
 
 
 def _functions(module: ModuleType) -> list[FunctionType]:

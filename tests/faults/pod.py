@@ -187,6 +187,8 @@ class Pod:
 
     async def end(self) -> None:
         """Kill it, whatever it does, and take its proxies down."""
+        for proxy in self.proxies:
+            proxy.thaw()
         if self.alive:
             self.signal(signal.SIGCONT)
             await self.kill()

@@ -39,6 +39,7 @@ CONSTANTS: Final[dict[str, Any]] = {
     "worker.reporter:POLL_S": 0.3,
     "worker.reporter:CHECK_AFTER_S": LOCK_S + 2.0,
     "worker.reporter:_slowly": [1.0, 1.5],
+    "worker.storage:CLEAN_LATER_S": LOCK_S + 2.0,
     "worker.storage:CONNECT_TIMEOUT_S": 1.0,
     "worker.storage:READ_TIMEOUT_S": 3.0,
 }

@@ -21,6 +21,7 @@
      ├─ ManifestUntrusted   its signature is missing or wrong
      │   └─ ManifestOlder   it is older than the one that was trusted last
      ├─ VolumeUnwritable    the folder cannot take the files
+     │   ├─ FolderElsewhere      a link leads out of it
      │   ├─ VolumeReadOnly       it is mounted so
      │   └─ VolumeOfAnotherUser  it belongs to a user that we are not
      ├─ KeyFileUnusable     the file that signs is missing or no ed25519 key
@@ -211,6 +212,15 @@ class PartialLost(VolumeUnwritable):
     """Another process took or removed the file that was being written."""
 
     advice = "Run again; what arrived is kept. Pull onto one volume from one place at a time."
+
+
+class FolderElsewhere(VolumeUnwritable):
+    """A folder of the volume is a link that leads out of it."""
+
+    advice = (
+        "Make it a folder, or mount there what it leads to: whoever may write to the volume could "
+        "otherwise choose which files are written."
+    )
 
 
 class KeyFileUnusable(SyncError):

@@ -15,15 +15,15 @@ from pathlib import Path
 
 from models_sync.atomic import flush_folder
 from models_sync.bucket import Bucket, RemoteObject
-from models_sync.errors import Interrupted, ObjectDamaged, TransferStalled
+from models_sync.errors import Interrupted, ObjectDamaged, PartialLost, TransferStalled
 from models_sync.lanes import Lane
 from models_sync.partial import Partial, sweep
 from models_sync.plan import expected_md5
 from models_sync.progress import Meter, OnProgress, Phase, Progress, eta_s
 from models_sync.settings import SyncSettings
-from models_sync.state import State
+from models_sync.state import Identity, State
 from models_sync.tuner import Tuner
-from models_sync.volume import named_errors, refuse_overfull
+from models_sync.volume import named_errors, refuse_elsewhere, refuse_overfull
 from models_sync.work import FileInWork, Work
 
 TICK_S = 0.05
@@ -32,6 +32,8 @@ SETTLE_EVERY_S = 2.0
 WRITE_EVERY_S = 0.5
 STOP_S = 0.5
 """How long lanes have to end when we are stopped; none of them holds anything that is lost."""
+QUIET_S = 60.0
+"""Without the lock, what others wrote to more lately is left alone: seven parts at 500 kB/s."""
 COMMITTERS = 4
 """Flushes side by side: a journal commits them together."""
 COMMITS_AHEAD = 64
@@ -69,7 +71,7 @@ class Fetch:
         self._error: BaseException | None = None
         self._wake = threading.Event()
         self._commits: queue.Queue[FileInWork | None] = queue.Queue(COMMITS_AHEAD)
-        self._committed: queue.SimpleQueue[FileInWork] = queue.SimpleQueue()
+        self._committed: queue.SimpleQueue[tuple[FileInWork, Identity]] = queue.SimpleQueue()
         self._tuner, self._meter = Tuner(settings.connections), Meter()
 
     def run(self) -> None:
@@ -107,8 +109,13 @@ class Fetch:
         """Find what an earlier attempt left, and make room for the rest."""
         large = [file for file in self._files if file.partial.parts > 1]
         with named_errors(self._root):
-            room = sum(file.partial.adopt() for file in large) if self._adopt else 0
-        refuse_overfull(self._root, self._total_bytes - room)
+            for folder in {file.partial.final.parent for file in self._files}:
+                refuse_elsewhere(self._root, folder)
+            # Without the lock, too: a volume that is full takes none, and what lies there is
+            # then all the room that there is.
+            quiet_s = 0.0 if self._adopt else QUIET_S
+            room = sum(file.partial.adopt(quiet_s) for file in large)
+            refuse_overfull(self._root, self._total_bytes - room)
         for file in self._files:
             if file.partial.parts > 1:
                 file.partial.reserve()
@@ -208,7 +215,7 @@ class Fetch:
         if file.partial.parts > 1:
             self._commits.put(file)
         else:  # its flush is short, and handing it over would cost more
-            self._commit(file)
+            self._try_to_commit(file)
 
     def on_end(self, lane: Lane, error: BaseException | None) -> None:
         """Note that a lane has ended, and why."""
@@ -234,12 +241,19 @@ class Fetch:
         while (file := self._commits.get()) is not None:
             if self.stopping.is_set() and self._cancel.is_set():
                 continue  # asked to stop: its parts have landed, the next run names it
-            try:
-                self._commit(file)
-            except BaseException as error:  # noqa: BLE001  # handed to the thread that waits
-                with self._lock:
-                    self._error = self._error or error
-                self._wake.set()
+            self._try_to_commit(file)
+
+    def _try_to_commit(self, file: FileInWork) -> None:
+        # Nothing reaches the lane that brought the last part: it would fetch what is no longer due.
+        try:
+            self._commit(file)
+        except BaseException as error:  # noqa: BLE001  # handed to the thread that waits
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
+        self._wake.set()
 
     def _commit(self, file: FileInWork) -> None:
         md5 = None if file.remote.published else expected_md5(file.remote)
@@ -248,9 +262,9 @@ class Fetch:
             file.partial.discard()
             raise ObjectDamaged(f"{file.remote.key}: the content does not match its ETag")
         file.partial.flush()
-        file.partial.publish()
+        identity = file.partial.publish()
         file.partial.close()
-        self._committed.put(file)
+        self._committed.put((file, identity))
 
     def _settle(self) -> None:
         """Make the new names last, then write the state."""
@@ -259,19 +273,31 @@ class Fetch:
             done.append(self._committed.get())
         if not done:
             return
+        kept = []
         with named_errors(self._root):
-            for folder in {file.partial.final.parent for file in done}:
+            for folder in {file.partial.final.parent for file, _ in done}:
                 flush_folder(folder)
-            for file in done:
-                published = file.remote.published
-                self._state.note(
-                    file.remote.path,
-                    etag=file.etag,
-                    sha256=published.sha256 if published else None,
-                    verified=published is not None,
-                )
+            for file, identity in done:
+                if self._note(file, identity):
+                    kept.append(file.remote.path)
+                else:
+                    final = file.partial.final
+                    self._fail(PartialLost(f"{final}: another process has put its own there"))
         self._state.flush()
-        self.fetched.extend(file.remote.path for file in done)
+        self.fetched.extend(kept)
+
+    def _note(self, file: FileInWork, identity: Identity) -> bool:
+        """Record a file, unless another process has replaced or removed it since its rename."""
+        published = file.remote.published
+        with contextlib.suppress(FileNotFoundError):
+            return self._state.note(
+                file.remote.path,
+                etag=file.etag,
+                sha256=published.sha256 if published else None,
+                verified=published is not None,
+                identity=identity,
+            )
+        return False
 
     # -- the end --------------------------------------------------------------------------------
     def _stop(self, committers: Sequence[threading.Thread]) -> None:

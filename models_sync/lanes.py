@@ -152,6 +152,9 @@ class Lane(threading.Thread):
                     self.in_part = 0
                     self._boss.on_landed(file, part_bytes, local=False)
         except BucketUnreachable as error:
+            # What a quick line brought in one read, a slow one may not bring before it is
+            # taken for stalled: begin anew with what even that one brings.
+            self._chunk_bytes = MIN_CHUNK_BYTES
             self._refuse_to_go_on(error)
             if isinstance(error, BucketBusy):
                 self._boss.on_busy()

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -144,8 +144,12 @@ class VolumeLock:
                 descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
                 return False
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(asdict(self._me), file)
+            try:
+                with os.fdopen(descriptor, "w") as file:
+                    json.dump(asdict(self._me), file)
+            except OSError:  # full: an empty lock would keep others waiting for nobody
+                self._path.unlink(missing_ok=True)
+                raise
         finally:
             mine.unlink(missing_ok=True)
         return True
@@ -193,9 +197,16 @@ class VolumeLock:
 def _read(path: Path) -> Holder | None:
     """The holder in a lock file; None when there is none or it is half written."""
     try:
-        return Holder(**json.loads(path.read_bytes()))
+        holder = Holder(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+    # Anyone may have written it, and what it says is shown.
+    for field in fields(Holder):
+        value = getattr(holder, field.name)
+        wanted: tuple[type, ...] = (str,) if field.type == "str" else (int, float)
+        if not isinstance(value, wanted) and not (value is None and field.name == "eta_s"):
+            return None
+    return holder
 
 
 def _waiting(holder: Holder) -> Progress:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
+import time
 from pathlib import Path
 
 from blake3 import blake3
@@ -25,11 +27,14 @@ from models_sync.bucket import RemoteObject
 from models_sync.errors import PartialLost
 from models_sync.manifest import PART_BYTES, part_count
 from models_sync.names import is_own_leftover
+from models_sync.state import Identity
 from models_sync.volume import named_errors, reserve, start_writing
 
 DIGEST_BYTES = 32
 _NOTHING = bytes(DIGEST_BYTES)
 _PREFIX = ".models-sync-"
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+"""A link in the place of a file of ours was put there by somebody: it is an error, not a way."""
 
 
 class Partial:
@@ -45,14 +50,20 @@ class Partial:
         self._map = self._part.with_suffix(".map")
         self._data_descriptor = self._map_descriptor = -1
 
-    def adopt(self) -> int:
-        """Go on with what another writer left of this version; the bytes that it has room for."""
-        theirs = sorted(
-            (path for path in self.final.parent.glob(f"{self._version}*.part")),
-            key=lambda path: path.stat().st_mtime_ns,
-        )
-        while theirs:
-            found = theirs.pop()
+    def adopt(self, quiet_s: float = 0.0) -> int:
+        """Go on with what another writer left of this version; the bytes that it has room for.
+
+        Args:
+            quiet_s: leave alone what was written to in the last seconds: without the volume's
+                lock its writer may live, and would have to begin anew.
+        """
+        theirs = []
+        for path in self.final.parent.glob(f"{self._version}*.part"):
+            with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+                found_at = path.lstat()
+                if stat.S_ISREG(found_at.st_mode) and time.time() - found_at.st_mtime >= quiet_s:
+                    theirs.append((found_at.st_mtime_ns, path))
+        for _, found in sorted(theirs, reverse=True):
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 found.rename(self._part)
                 with contextlib.suppress(FileNotFoundError):
@@ -82,17 +93,19 @@ class Partial:
         """
         with named_errors(self.final):
             try:
-                self._data_descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
+                self._data_descriptor = os.open(self._part, _OPEN, 0o644)
             except FileNotFoundError:
                 self.final.parent.mkdir(parents=True, exist_ok=True)
-                self._data_descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
+                self._data_descriptor = os.open(self._part, _OPEN, 0o644)
             if self.parts > 1:
-                self._map_descriptor = os.open(self._map, os.O_RDWR | os.O_CREAT, 0o644)
+                self._map_descriptor = os.open(self._map, _OPEN, 0o644)
 
     def landed(self) -> list[int]:
         """Parts that an earlier attempt says have landed; each is to be hashed before use."""
         try:
-            slots = self._map.read_bytes()
+            descriptor = os.open(self._map, os.O_RDONLY | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "rb") as file:
+                slots = file.read(self.parts * DIGEST_BYTES)
         except OSError:
             return []
         return [
@@ -150,19 +163,26 @@ class Partial:
         with named_errors(self.final):
             os.fsync(self._data_descriptor)
 
-    def publish(self) -> None:
+    def publish(self) -> Identity:
         """Give the file its name, at once and whole.  The folder is still to be flushed.
+
+        Returns:
+            Which file that is: another process may give the name to its own a moment later.
 
         Raises:
             PartialLost: another process took it over or removed it.
         """
         with named_errors(self.final):
+            now_ns = time.time_ns() // 1_000_000_000 * 1_000_000_000
+            os.utime(self._data_descriptor, ns=(now_ns, now_ns))  # see `State.note`
+            identity = Identity.of(self._data_descriptor)
             try:
                 self._part.replace(self.final)
             except FileNotFoundError as error:
                 raise PartialLost(f"{self.final}: {self._part.name} is gone") from error
             if self.parts > 1:
                 self._map.unlink(missing_ok=True)
+        return identity
 
     def close(self) -> None:
         """Let go of the files; what has landed can be gone on with."""

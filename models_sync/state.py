@@ -11,10 +11,10 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 
 from models_sync.atomic import replace_file
 from models_sync.errors import VolumeUnwritable
@@ -23,6 +23,25 @@ STATE_FILE = ".models-sync.json"
 MANIFEST_FILE = ".models-sync-manifest.json"
 SIGNATURE_FILE = ".models-sync-manifest.json.sig"
 FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which file it is that was hashed or written, so that no other is recorded in its place."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, file: Path | int) -> Self:
+        """Of what lies at a path, behind a link too, or of an open file.
+
+        Raises:
+            OSError: there is none.
+        """
+        found = os.stat(file)  # noqa: PTH116 - a Path knows no open file
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +88,48 @@ class State:
         """What is known about `path`."""
         return self._entries.get(path)
 
-    def note(self, path: str, *, etag: str | None, sha256: str | None, verified: bool) -> None:
-        """Remember the file that now lies at `path`; `flush` writes it down.
+    def note(
+        self,
+        path: str,
+        *,
+        etag: str | None,
+        sha256: str | None,
+        verified: bool,
+        identity: Identity | None = None,
+    ) -> bool:
+        """Remember the file that lies at `path`; `flush` writes it down.
 
         Its time is set to a whole second, which every file system gives back as it was set.
 
+        Args:
+            path: below the root.
+            etag: of the object that it came from.
+            sha256: as the manifest has it.
+            verified: whether every byte was held against the manifest.
+            identity: the file that this is known of.  Without, whichever lies there now: only
+                for who is alone on the volume.
+
+        Returns:
+            False: another file lies there by now, and nothing was remembered.
+
         Raises:
-            OSError: the file is not there.
+            OSError: no file is there.
         """
         final = self._root / path
-        second_ns = int(final.stat().st_mtime) * 1_000_000_000
-        with contextlib.suppress(OSError):  # read-only, or another user's: then its own time
-            os.utime(final, ns=(second_ns, second_ns))
-        found = final.stat()
+        known = identity or Identity.of(final)
+        if Identity.of(final) != known:
+            return False
+        second_ns = known.mtime_ns // 1_000_000_000 * 1_000_000_000
+        if known.mtime_ns != second_ns:
+            with contextlib.suppress(OSError):  # read-only, or another user's: then its own time
+                os.utime(final, ns=(second_ns, second_ns))
+        found = Identity.of(final)
+        if found not in {known, replace(known, mtime_ns=second_ns)}:
+            return False
         with self._lock:
-            entry = Entry(found.st_size, found.st_mtime_ns, etag, sha256, verified)
+            entry = Entry(found.size, found.mtime_ns, etag, sha256, verified)
             self._entries[path] = self._changed[path] = entry
+        return True
 
     def forget(self, paths: Iterable[str]) -> None:
         """Forget files that were removed; `flush` writes it down."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models_sync.bucket import Bucket, RemoteObject
-from models_sync.check import holds_what_was_published
+from models_sync.check import hash_file
 from models_sync.errors import (
     Interrupted,
     ObjectDamaged,
@@ -32,7 +32,7 @@ from models_sync.partial import sweep_own
 from models_sync.plan import Plan, Trust, Wanted, make_plan, read_wanted
 from models_sync.progress import OnProgress, Phase, Progress
 from models_sync.settings import SyncSettings
-from models_sync.state import State, keep_manifest
+from models_sync.state import Identity, State, keep_manifest
 
 ROUNDS = 3
 """How often we plan anew because the bucket or another process changed things meanwhile."""
@@ -125,7 +125,8 @@ class _Pull:
             with VolumeLock(self._root, self._on_progress, self._cancel) as lock:
                 if lock.waited:
                     wanted = read_wanted(self._bucket, self._settings)
-                    plan = make_plan(wanted, self._root, State(self._root))
+                # Always: another may have finished between our plan and our turn.
+                plan = make_plan(wanted, self._root, State(self._root))
                 wanted = self._until_done(wanted, plan, lock)
         with contextlib.suppress(VolumeUnwritable):  # a read-only root that has everything
             if wanted.manifest is not None:
@@ -154,8 +155,10 @@ class _Pull:
                 again = read_wanted(self._bucket, self._settings)
                 # Published anew while we read; or in the middle of being replaced, as it seems.
                 seems_new = again != wanted or isinstance(error, ObjectReplaced)
-                if not seems_new or not rounds_left or self._cancel.wait(SETTLE_S):
+                if not seems_new or not rounds_left:
                     raise
+                if self._cancel.wait(SETTLE_S):
+                    raise Interrupted from error
                 wanted = again
             plan = make_plan(wanted, self._root, State(self._root))
         for folder in {(self._root / remote.path).parent for remote in wanted.files}:
@@ -203,35 +206,41 @@ class _Pull:
 
         with ThreadPoolExecutor(CHECKERS, thread_name_prefix="check") as pool:
             running = {
-                pool.submit(holds_what_was_published, remote, self._root, on_bytes): remote
-                for remote in remotes
+                pool.submit(hash_file, remote, self._root, on_bytes): remote for remote in remotes
             }
             pending = set(running)
             try:
                 while pending:
                     done, pending = wait(pending, TELL_EVERY_S, return_when=FIRST_COMPLETED)
                     for verdict in done:
-                        if verdict.result():
-                            self._adopt(running[verdict], state)
-                        else:
+                        identity = verdict.result()
+                        if identity is None or not self._adopt(running[verdict], identity, state):
                             wrong.append(running[verdict])
                     files += len(done)
                     tell(Progress(Phase.CHECKING, hashed, total, files, len(remotes)))
             finally:
                 for verdict in pending:
                     verdict.cancel()
-                state.flush()
+                with contextlib.suppress(VolumeUnwritable):
+                    # Read-only, and everything is there: then the next pull hashes it again.
+                    # A volume that has to take a file says so when it is fetched.
+                    state.flush()
         return wrong
 
-    def _adopt(self, remote: RemoteObject, state: State) -> None:
+    def _adopt(self, remote: RemoteObject, identity: Identity, state: State) -> bool:
+        """Record a file that was found right; False when another lies there by now."""
         published = remote.published
-        state.note(
-            remote.path,
-            etag=remote.etag,
-            sha256=published.sha256 if published else None,
-            verified=published is not None,
-        )
-        self._report.adopted.append(remote.path)
+        with contextlib.suppress(FileNotFoundError):
+            if state.note(
+                remote.path,
+                etag=remote.etag,
+                sha256=published.sha256 if published else None,
+                verified=published is not None,
+                identity=identity,
+            ):
+                self._report.adopted.append(remote.path)
+                return True
+        return False
 
 
 def _tell_nobody(_: Progress) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from models_sync.manifest import Manifest, ManifestFile
 from models_sync.meter import WorkMeter
 from models_sync.progress import OnProgress, Phase
 from models_sync.settings import VolumeSettings
-from models_sync.state import State, local_manifest
+from models_sync.state import Identity, State, local_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +113,12 @@ def verify_full(
     meter.begin(Phase.CHECKING, [file.size for file in files])
     good, bad, recorded = [], [], True
     for file in files:
-        why = _hash(file, settings.local_root / file.key, meter)
+        why = _hash(file, settings.local_root, state, meter)
         if why:
             bad.append(Missing(file.key, why, file.size))
             state.forget([file.key])
         else:
             good.append(file.key)
-            with suppress(OSError):  # its time cannot be set on a read-only volume
-                state.note(file.key, etag=None, sha256=file.sha256, verified=True)
         meter.file_done()
     try:
         state.flush()
@@ -177,14 +174,21 @@ def _why_not(file: ManifestFile, root: Path, state: State) -> str | None:
     return None if entry.lies_at(path) else "was touched since it was verified"
 
 
-def _hash(file: ManifestFile, path: Path, meter: WorkMeter) -> str | None:
+def _hash(file: ManifestFile, root: Path, state: State, meter: WorkMeter) -> str | None:
+    """What is wrong with a file's content; one that is right is recorded."""
+    path = root / file.key
     if wrong := _wrong_size(file, path):
         return wrong
     try:
-        same = parts_match(path, file.parts, file.part_size, meter.advance)
+        identity = Identity.of(path)
+        if not parts_match(path, file.parts, file.part_size, meter.advance):
+            return "is damaged, or another version"
+        noted = state.note(
+            file.key, etag=None, sha256=file.sha256, verified=True, identity=identity
+        )
     except OSError as error:
         return error.strerror or str(error)
-    return None if same else "is damaged, or another version"
+    return None if noted else "was replaced while it was read"
 
 
 def _wrong_size(file: ManifestFile, path: Path) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from models_sync.atomic import cannot_write
-from models_sync.errors import VolumeFull, VolumeUnwritable
+from models_sync.errors import FolderElsewhere, VolumeFull, VolumeUnwritable
 from models_sync.names import is_own_leftover
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -77,6 +77,17 @@ def refuse_overfull(root: Path, needed: int) -> None:
         raise VolumeFull(
             f"{root} has {free:,} bytes free; the files that are missing need {needed:,}"
         )
+
+
+def refuse_elsewhere(root: Path, folder: Path) -> None:
+    """Pass when what is written to `folder` lands below `root`.
+
+    Raises:
+        FolderElsewhere: a link leads out of the volume.
+    """
+    leads_to = folder.resolve()
+    if not leads_to.is_relative_to(root.resolve()):
+        raise FolderElsewhere(f"{folder} leads to {leads_to}, which is not below {root}")
 
 
 @contextlib.contextmanager

@@ -217,12 +217,12 @@ async def _leftovers(site: Site, job: Job) -> list[str]:
 async def _own_keys(site: Site, job: Job) -> list[str]:
     """Keys and entries of ours in Redis that speak of the job.
 
-    Not a cancellation, which expires by age, nor the note to look at a delivered completion once
-    more, which goes a while later; the soak looks for that one too.
+    Not a cancellation, which expires by age, nor the note to look at a delivered report once more,
+    which goes a while later; the soak looks for that one too.
     """
     found = []
     async for key in site.redis.scan_iter(match=own_key("bull", site.queue, "*"), count=1000):
-        if ":cancel:" in key or key.endswith(":checks"):
+        if ":cancel:" in key or key.endswith((":checks", ":failures")):
             continue
         if job.id in key:
             found.append(f"Redis key {key}")

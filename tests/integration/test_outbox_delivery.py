@@ -464,6 +464,59 @@ async def test_a_late_processing_of_an_earlier_attempt_is_put_right(
     assert "result" not in api.patches[-1][1]
 
 
+async def test_a_failure_that_a_late_processing_overwrote_is_put_right(
+    api: FakeApi, make: MakeOutbox, job: str, redis: Any, queue: str
+) -> None:
+    outbox = make(check_after_s=0.3)
+    assert await bring(outbox, job, FAILED, check=True)
+    api.store(job, {"status": "processing", "progress": 40})  # the API had it all the time
+    await api.until(lambda: api.jobs[job]["status"] == "failed")
+    assert api.jobs[job]["error"] == FAILED.error
+    assert requests(api) == ["GET", "PATCH", "GET", "PATCH"]
+    await outbox.stop()
+    assert [key async for key in redis.scan_iter(own_key("bull", queue, "outbox", "*"))] == []
+
+
+async def test_a_failure_whose_job_is_run_again_is_not_repeated(
+    api: FakeApi, make: MakeOutbox, job: str, environment: dict[str, str]
+) -> None:
+    outbox = make(check_after_s=0.3)
+    assert await bring(outbox, job, FAILED, check=True)
+    async with (
+        api_client(environment) as client,
+        JobReports(client, job, maybe_reported=True, outbox=outbox) as reports,
+    ):
+        reports.progress(10)
+        await api.until(lambda: requests(api) == ["GET", "PATCH", "PATCH", "GET"])
+        await reports.completed(RESULT)
+    assert api.statuses(job) == ["failed", "processing", "completed"]
+
+
+async def test_a_run_that_begins_while_a_failure_is_looked_at_is_noticed(
+    api: FakeApi, make: MakeOutbox, job: str
+) -> None:
+    """Asking the API and telling it are not one step."""
+    outbox = make(check_after_s=60)
+    assert await bring(outbox, job, FAILED, check=True)
+    await outbox.begin(job)
+    api.store(job, {"status": "processing", "progress": 10})
+    await outbox._look_again(job)
+    assert api.jobs[job]["status"] == "processing"
+
+
+async def test_a_run_that_begins_before_the_failure_is_delivered_is_noticed(
+    api: FakeApi, make: MakeOutbox, job: str
+) -> None:
+    outbox = make(check_after_s=60)
+    await put(outbox, job, FAILED, check=True)
+    await outbox.begin(job)
+    outbox.start()
+    assert await outbox.wait_delivered(job, 10)
+    api.store(job, {"status": "processing", "progress": 10})
+    await outbox._look_again(job)
+    assert api.jobs[job]["status"] == "processing"
+
+
 async def test_looking_again_waits_until_the_api_answers_and_then_ends(
     api: FakeApi, make: MakeOutbox, job: str, redis: Any, queue: str
 ) -> None:

@@ -93,6 +93,9 @@ class Handed:
     def __init__(self) -> None:
         self.reports: list[tuple[StatusUpdate, bool]] = []
 
+    async def begin(self, _job_id: str) -> None:
+        pass
+
     async def put(self, _job_id: str, update: StatusUpdate, *, check: bool, **_more: Any) -> None:
         self.reports.append((update, check))
 

@@ -7,10 +7,14 @@ status.  Before anything is sent a second time, GET says what the API has.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 from worker.contract import JobStatus, JobView, ProgressMark, StatusUpdate
 from worker.reporter.client import ApiClient
+
+LastFailure = Callable[[str], Awaitable[tuple[StatusUpdate, str] | None]]
+"""Returns a job's delivered failure and a number of its own; None when a new run has begun."""
 
 BARE_COMPLETED = StatusUpdate(status=JobStatus.COMPLETED, progress=int(ProgressMark.COMPLETED))
 """Puts the status right, and creates nothing."""
@@ -58,22 +62,32 @@ async def deliver(
     return Delivered.SENT
 
 
-async def put_right(api: ApiClient, job_id: str) -> bool:
-    """Give an avatar whose status says otherwise its `completed` back; whether that was needed.
+async def put_right(api: ApiClient, job_id: str, last_failure: LastFailure) -> bool:
+    """Give a job whose status was overwritten its final one back; whether that was needed.
 
-    Why: a worker that was frozen, or cut off from Redis, may wake after another has finished its
-    job, and send one more `processing` before it finds that the lock is lost.  The API notes it,
-    and the app would wait for ever.  It happens only to jobs that were started more than once or
-    whose last progress report was not answered, so it costs one GET for each of those.  A
-    delivered failure is not looked at again: `processing` after it can be an operator's rerun.
+    Why: a worker that was frozen, or cut off from Redis, may wake after another has ended its
+    job, and send one more `processing` before it finds that the lock is lost; or the API acts late
+    on one that it never answered.  It notes it, and the app would wait for ever.  It happens only
+    to jobs that were started more than once, that were given up, or whose last progress report was
+    not answered, so it costs one GET for each of those.
+
+    `processing` after a failure can be a new run as well.  That forgets the failure before it says
+    anything, so the failure is asked for after the API was.
 
     Raises:
         ApiUnavailable, and its kinds: as `ApiClient.patch`.
+        QueueUnavailable, pydantic.ValidationError: as `last_failure`.
     """
     known = await api.get(job_id)
-    if known.avatar is None or known.status == JobStatus.COMPLETED:
+    if known.avatar is not None:
+        if known.status == JobStatus.COMPLETED:
+            return False
+        await api.patch(job_id, BARE_COMPLETED, message_id=f"{job_id}:completed:again")
+        return True
+    if known.status != JobStatus.PROCESSING or (failure := await last_failure(job_id)) is None:
         return False
-    await api.patch(job_id, BARE_COMPLETED, message_id=f"{job_id}:completed:again")
+    update, number = failure
+    await api.patch(job_id, update, message_id=f"{job_id}:failed:{number}:again")
     return True
 
 

@@ -52,7 +52,7 @@ LONGEST_RETRY_AFTER_S: Final = 3600.0
 SETTLING_S: Final = 3.0
 """After a request that was sent and not answered: time for the API to finish it before GET."""
 CHECK_AFTER_S: Final = 90.0
-"""When a completion is looked at once more: BullMQ's lock has run out for any other worker."""
+"""When a delivered report is looked at again: BullMQ's lock has run out for any other worker."""
 CONCURRENCY: Final = 4
 STOP_S: Final = 0.5
 """What is on its way to the API may arrive within this, when the worker stops."""
@@ -75,7 +75,7 @@ class Outbox:
         claim_s: for how long a report is this worker's once it has taken it.
         poll_s: how often it looks for reports that others left.
         keep_for_s: after so long an undelivered report is parked.
-        check_after_s: when a delivered completion is looked at once more, if it has to be.
+        check_after_s: when a delivered report is looked at once more, if it has to be.
 
     Attributes:
         waiting: how many reports waited when this worker last looked.
@@ -114,6 +114,16 @@ class Outbox:
         self.parked = 0
 
     # ------------------------------------------------------------ for the job's reports
+    async def begin(self, job_id: str) -> None:
+        """Note that the job is run, before the API hears of it: `processing` is true now.
+
+        Never raises; at worst the API is told of an earlier failure once more, until this run ends.
+        """
+        try:
+            await self._store.forget_failure(job_id)
+        except QueueUnavailable as error:
+            log.warning("report.failure_not_forgotten", job_id=job_id, why=error.message)
+
     async def put(
         self,
         job_id: str,
@@ -335,17 +345,19 @@ class Outbox:
             log.error("outbox.refused", why=error.message)
         self._trouble = error.message
 
-    # ------------------------------------------------------------ one delivered completion
+    # ------------------------------------------------------------ one delivered report
     async def _look_again(self, job_id: str) -> None:
         try:
-            if await put_right(self._api, job_id):
+            if await put_right(self._api, job_id, self._store.failure):
                 log.warning("report.put_right", job_id=job_id)
         except (ApiTransient, ApiMisconfigured):
             with contextlib.suppress(QueueUnavailable):
                 await self._store.check_later(job_id, self._check_after_s)
             return
-        except ApiUnavailable as error:  # an unknown job, or a refusal: there is nothing to do
-            log.warning("report.not_checked", job_id=job_id, why=error.message)
+        except QueueUnavailable:  # it becomes due again when the claim runs out
+            return
+        except (ApiUnavailable, ValidationError) as error:  # unknown, refused: nothing can be done
+            log.warning("report.not_checked", job_id=job_id, why=str(error))
         with contextlib.suppress(QueueUnavailable):
             await self._store.checked(job_id)
 

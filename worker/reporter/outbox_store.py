@@ -1,8 +1,9 @@
 """Final reports in Redis: what is waiting, who is delivering it, what was given up.
 
 One hash an entry, and three sorted sets of job ids: `due` by when they are tried next, `parked`
-by when they were given up, `checks` by when a delivered completion is looked at once more.  A claim
-is a due time that lies ahead: an entry whose worker dies becomes due again by itself.  Each change
+by when they were given up, `checks` by when a delivered report is looked at once more; the hash
+`failures` has what those reports said that were failures.  A claim is a due time that lies ahead:
+an entry whose worker dies becomes due again by itself.  Each change
 is one Lua script, and every time in it is Redis's own clock, so that workers whose clocks differ,
 or jump, agree.
 
@@ -32,14 +33,18 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 """
 
-# KEYS entry due parked checks lease; ARGV job_id update status maybe_reported check keep_ms owner
+# KEYS entry due parked checks lease failures
+# ARGV job_id update status maybe_reported check keep_ms owner
 _PUT: Final = f"""
 if ARGV[7] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[7] then return 'held elsewhere' end
 {_NOW}
 local held = redis.call('HMGET', KEYS[1], 'status', 'claim')
 local parked = redis.call('ZREM', KEYS[3], ARGV[1]) == 1
 local outranked = held[1] == 'completed' or held[1] == ARGV[3]
-if held[1] and outranked and not parked then return 'kept' end
+if held[1] and outranked and not parked then
+  if ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'check', '1') end
+  return 'kept'
+end
 if not (parked and held[1] == 'completed') then
   redis.call('HSET', KEYS[1], 'update', ARGV[2], 'status', ARGV[3])
 end
@@ -50,6 +55,7 @@ redis.call('HSETNX', KEYS[1], 'put_ms', now)
 redis.call('HSETNX', KEYS[1], 'attempts', 0)
 redis.call('HINCRBY', KEYS[1], 'version', 1)
 redis.call('ZREM', KEYS[4], ARGV[1])
+redis.call('HDEL', KEYS[6], ARGV[1])
 -- What it replaces may be on its way to the API this moment; this one follows it.
 local due = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or 0)
 local under_way = held[2] and held[2] ~= '' and due > now
@@ -84,7 +90,8 @@ end
 return {{wait, entries, checks, redis.call('ZCARD', KEYS[1]), redis.call('ZCARD', KEYS[3])}}
 """
 
-# KEYS entry due parked checks; ARGV job_id token version verdict wait_ms error check_after_ms
+# KEYS entry due parked checks failures
+# ARGV job_id token version verdict wait_ms error check_after_ms
 _SETTLE: Final = f"""
 local held = redis.call('HMGET', KEYS[1], 'claim', 'version', 'park_ms', 'check', 'status')
 if held[1] ~= ARGV[2] then return 'taken over' end
@@ -96,11 +103,15 @@ if held[2] ~= ARGV[3] then
 end
 local verdict = ARGV[4]
 if verdict == 'delivered' or verdict == 'dropped' then
+  if verdict == 'delivered' and held[4] == '1' then
+    redis.call('ZADD', KEYS[4], now + ARGV[7], ARGV[1])
+    if held[5] == 'failed' then
+      local said = redis.call('HMGET', KEYS[1], 'put_ms', 'update')
+      redis.call('HSET', KEYS[5], ARGV[1], said[1] .. '.' .. held[2] .. ' ' .. said[2])
+    end
+  end
   redis.call('DEL', KEYS[1])
   redis.call('ZREM', KEYS[2], ARGV[1])
-  if verdict == 'delivered' and held[4] == '1' and held[5] == 'completed' then
-    redis.call('ZADD', KEYS[4], now + ARGV[7], ARGV[1])
-  end
   return verdict
 end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'error', ARGV[6]) end
@@ -124,6 +135,14 @@ redis.call('HSET', KEYS[1], 'park_ms', now + ARGV[2], 'maybe_reported', '1')
 local under_way = claim and claim ~= '' and due > now
 if not under_way then redis.call('ZADD', KEYS[2], now, ARGV[1]) end
 return 1
+"""
+
+# KEYS entry failures; ARGV job_id
+_BEGIN: Final = """
+redis.call('HDEL', KEYS[2], ARGV[1])
+if redis.call('HGET', KEYS[1], 'status') == 'failed' then
+  redis.call('HSET', KEYS[1], 'check', '0')
+end
 """
 
 # KEYS checks; ARGV job_id wait_ms
@@ -170,7 +189,7 @@ class Claim:
     token: str
     entries: tuple[OutboxEntry, ...]
     checks: tuple[str, ...]
-    """Job ids of delivered completions to look at once more."""
+    """Job ids of delivered reports to look at once more."""
     next_in_s: float | None
     """When the next of what is left is due; None when nothing is."""
     waiting: int
@@ -196,8 +215,10 @@ class OutboxStore:
         self._due = own_key(prefix, queue, "outbox", "due")
         self._parked = own_key(prefix, queue, "outbox", "parked")
         self._checks = own_key(prefix, queue, "outbox", "checks")
-        self._put, self._claim, self._settle, self._retry, self._check_later = (
-            client.register_script(text) for text in (_PUT, _CLAIM, _SETTLE, _RETRY, _CHECK_LATER)
+        self._failures = own_key(prefix, queue, "outbox", "failures")
+        self._put, self._claim, self._settle, self._retry, self._begin, self._check_later = (
+            client.register_script(text)
+            for text in (_PUT, _CLAIM, _SETTLE, _RETRY, _BEGIN, _CHECK_LATER)
         )
 
     async def put(
@@ -219,7 +240,7 @@ class OutboxStore:
         lease_key, owner = guard or (entry, "")
         done = await _named(
             self._put(
-                keys=[entry, self._due, self._parked, self._checks, lease_key],
+                keys=[entry, self._due, self._parked, self._checks, lease_key, self._failures],
                 args=[
                     *(job_id, json.dumps(update.to_wire(), allow_nan=False), update.status.value),
                     *(int(maybe_reported), int(check), int(keep_for_s * 1000), owner),
@@ -270,7 +291,7 @@ class OutboxStore:
             self._settle(
                 keys=[
                     self._entry_prefix + entry.job_id,
-                    *(self._due, self._parked, self._checks),
+                    *(self._due, self._parked, self._checks, self._failures),
                 ],
                 args=[
                     *(entry.job_id, token, entry.version, verdict),
@@ -296,8 +317,28 @@ class OutboxStore:
         return bool(removed)
 
     async def checked(self, job_id: str) -> None:
-        """Forget that a delivered completion is to be looked at."""
-        await _named(self._client.zrem(self._checks, job_id))
+        """Forget that a delivered report is to be looked at."""
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.zrem(self._checks, job_id)
+            pipe.hdel(self._failures, job_id)
+            await _named(pipe.execute())
+
+    async def failure(self, job_id: str) -> tuple[StatusUpdate, str] | None:
+        """Return the failure that was delivered, and which report that was; None when it is past.
+
+        Raises:
+            pydantic.ValidationError: another version of the worker wrote what this one cannot read.
+        """
+        said = await _named(self._client.hget(self._failures, job_id))
+        if said is None:
+            return None
+        number, _, update = said.partition(" ")
+        return StatusUpdate.model_validate_json(update), number
+
+    async def forget_failure(self, job_id: str) -> None:
+        """Let a failure be overwritten, once it is delivered."""
+        keys = [self._entry_prefix + job_id, self._failures]
+        await _named(self._begin(keys=keys, args=[job_id]))
 
     async def check_later(self, job_id: str, wait_s: float) -> None:
         """Look at it again later."""

@@ -63,6 +63,7 @@ class JobReports:
         self._sender: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        await self._outbox.begin(self._job_id)
         self._sender = asyncio.create_task(self._send_progress(), name="progress")
         return self
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
@@ -18,9 +19,10 @@ from models_sync.progress import Phase, Progress
 from tests.conftest import StartWorker, until_ready
 from worker import weights as weights_module
 from worker.demo.stack import EmbeddedStack
-from worker.errors import SettingsError
+from worker.errors import SettingsError, WeightsUnavailable
 from worker.lifecycle import Worker
 from worker.settings import Settings
+from worker.weights import Weights
 
 BUCKET = "weights-at-start"
 FILES = {
@@ -148,3 +150,36 @@ async def test_a_real_avatar_without_weights_names_every_file(
 def test_a_sync_without_a_bucket_is_refused_by_name(environment: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="MODEL_SYNC_MINIO_ENDPOINT"):
         Settings.load(environment | {"MODEL_SYNC_ENABLED": "true"})
+
+
+def weights_of(environment: dict[str, str], sync: dict[str, str]) -> Weights:
+    return Weights(Settings.load(environment | sync), on_change=lambda: None)
+
+
+async def test_a_variable_that_only_the_sync_reads_is_named_and_ends_no_worker(
+    environment: dict[str, str], sync: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_SYNC_STALL_S", "abc")
+    trouble = await weights_of(environment, sync)._try()
+    assert trouble is not None
+    assert "MODEL_SYNC_STALL_S" in trouble.message
+
+
+async def test_an_error_that_nobody_thought_of_ends_no_worker(
+    environment: dict[str, str], sync: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "pull", mock.Mock(side_effect=RuntimeError("unheard of")))
+    trouble = await weights_of(environment, sync)._try()
+    assert trouble is not None
+    assert trouble.message == "RuntimeError: unheard of"
+
+
+async def test_what_went_wrong_before_is_told_until_the_next_attempt_gets_further(
+    environment: dict[str, str], sync: dict[str, str]
+) -> None:
+    weights = weights_of(environment, sync)
+    weights.trouble = WeightsUnavailable("The bucket was away.")
+    weights._note(Progress(Phase.PLANNING))
+    assert weights.trouble is not None
+    weights._note(Progress(Phase.FETCHING, 1, 2))
+    assert weights.trouble is None

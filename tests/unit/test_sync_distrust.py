@@ -138,7 +138,7 @@ def test_a_folder_that_became_a_link_since_the_plan_is_not_followed(tmp_path: Pa
 
 # ---------------------------------------------------------------- the volume
 def test_a_folder_that_may_not_be_entered_is_an_error_with_a_name() -> None:
-    remote = RemoteObject("smplx/a.npz", "smplx/a.npz", 5, "e1")
+    remote = RemoteObject("smplx/deep/a.npz", "smplx/deep/a.npz", 5, "e1")
     wanted = Wanted((remote,), Trust.UNVERIFIED)
     with tempfile.TemporaryDirectory() as folder:  # pytest's own may be entered by its user alone
         root = Path(folder)

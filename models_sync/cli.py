@@ -247,9 +247,10 @@ def _how_long(settings: SyncSettings, planned: Plan) -> tuple[dict[str, object] 
     rates = [f"{size_text(found.bytes_per_s)}/s"] if found.bytes_per_s else []
     rates += [f"{found.files_per_s:.0f} small files/s"] if found.files_per_s else []
     return found.as_dict(), (
-        f"About {time_text(found.seconds)} at {' and '.join(rates)} over {found.connections} "
-        f"connections, measured for {found.measured_s:.1f} s ({size_text(found.read_bytes)} read "
-        "and thrown away). Hashing the files to check is not counted."
+        f"About {time_text(found.seconds)} by the network alone, at {' and '.join(rates)} over "
+        f"{found.connections} connections, measured for {found.measured_s:.1f} s "
+        f"({size_text(found.read_bytes)} read and thrown away). A volume that writes more slowly "
+        "than that sets the time, and hashing the files to check is not counted."
     )
 
 

@@ -1,9 +1,10 @@
-"""How long a pull would take: measured for a second, on the very files, and thrown away.
+"""How long a pull would take by the network: measured for a second, on the very files.
 
 Large files are bound by bytes, small ones by answers, so each kind is measured by itself: its
-ranges are read over as many connections as a pull begins with.  A pull may end sooner (it tries
-more connections, and goes on with what an earlier one left) or later (it also hashes what lies
-there already, and writes); so it is `about`, and says what it was made of.
+ranges are read over as many connections as a pull begins with, and thrown away.  A pull may end
+sooner (it tries more connections, and goes on with what an earlier one left) or later: it also
+writes, and hashes what lies there already.  On loopback, where the disk is the slower one, it took
+1.8 to 2.8 times as long (512 MiB and 1,000 files of 32 KiB, three runs on a busy machine).
 """
 
 from __future__ import annotations

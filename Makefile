@@ -100,7 +100,9 @@ lint: $(DEV_STAMP) ## ruff, mypy --strict, the walls of the design
 .PHONY: faults
 faults: setup $(DEV_STAMP) $(NODE_STAMP) ## every fault at every stage, and what must be true afterwards (long)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults matrix $(ARGS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.sync --write
+	@# ARGS picks cells of the matrix; whoever looks at a few of them waits for nothing else.
+	test -n "$(ARGS)" || OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults figures
+	test -n "$(ARGS)" || OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.sync --write
 
 .PHONY: soak
 soak: setup $(DEV_STAMP) $(NODE_STAMP) ## 2,000 mixed jobs with a random fault every five seconds (long)
@@ -125,7 +127,7 @@ publish-models: $(DEMO_STAMP) ## fill the private bucket from SRC=folder, and wr
 	@$(BIN)/models-sync publish "$(SRC)" $(ARGS)
 
 .PHONY: bench
-bench: setup $(DEV_STAMP) $(RECIPE_STAMP) ## accuracy and speed on synthetic cases of known truth
+bench: setup $(DEV_STAMP) $(RECIPE_STAMP) $(NODE_STAMP) ## accuracy and speed on synthetic cases of known truth
 	@test -f build/cases/test/baselines.json || $(VENV)-recipe/bin/python -m recipes.cases.generate --out build/cases --split test
 	@$(BIN)/avatar-worker bench $(ARGS)
 

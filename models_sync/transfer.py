@@ -8,6 +8,7 @@ What is there is never touched before what replaces it is whole, verified and on
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 import time
 import uuid
@@ -34,7 +35,7 @@ from models_sync.progress import OnProgress, Phase, Progress
 from models_sync.settings import SyncSettings
 from models_sync.state import Identity, State, keep_manifest
 
-ROUNDS = 3
+ROUNDS = 6
 """How often we plan anew because the bucket or another process changed things meanwhile."""
 SETTLE_S = 0.5
 """Before planning anew: whoever publishes is at it."""
@@ -148,9 +149,12 @@ class _Pull:
                 if not plan.is_done:
                     self._carry_out(plan, State(self._root), lock)
                 break
-            except PartialLost:
+            except PartialLost as error:
                 if not rounds_left:
                     raise
+                # Two that take each other's partials must not go on doing so in step.
+                if self._cancel.wait(random.uniform(0.1, 1.0)):  # noqa: S311 - hides nothing
+                    raise Interrupted from error
             except (ObjectDamaged, ObjectMissing) as error:
                 again = read_wanted(self._bucket, self._settings)
                 # Published anew while we read; or in the middle of being replaced, as it seems.

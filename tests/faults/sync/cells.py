@@ -241,7 +241,12 @@ TABLE = (
         HostUnknown,
         around=_no_dns(6, float("inf")),
     ),
-    Cell("DNS lost for a moment", Times(faults.cut, count=8), around=_no_dns(6, 6)),
+    Cell(
+        "DNS lost for a moment",
+        Times(faults.cut, count=8),
+        around=_no_dns(6, 6),
+        variables={"PATIENCE_S": "10"},  # eight cuts and the name's loss take more than 0.8 s
+    ),
     Cell(
         "replaced midway, no manifest",
         manifest=False,

@@ -36,8 +36,8 @@ async def test_one_holds_it_and_the_next_gets_it_afterwards(client: Any, key: st
 
 
 async def test_it_outlives_its_time_while_it_is_renewed(client: Any, key: str) -> None:
-    async with Lease(client, key, holder="a", lease_ms=150, renew_every_s=0.03) as lease:
-        await asyncio.sleep(0.4)
+    async with Lease(client, key, holder="a", lease_ms=900, renew_every_s=0.1) as lease:
+        await asyncio.sleep(1.3)
         await lease.check()
         assert await client.get(key) == lease.guard[1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
@@ -182,9 +183,18 @@ def test_connections_are_named_as_node_names_them() -> None:
     assert client_name("bull", "avatar_build", "host:1") == "bull:YXZhdGFyX2J1aWxk:w:host:1"
 
 
-def test_the_parent_starts_without_torch_and_what_else_takes_seconds() -> None:
+def test_the_parent_starts_in_under_a_second_and_without_torch() -> None:
     code = (
         "import sys, worker.lifecycle; "
         "sys.exit(any(n in sys.modules for n in ('torch', 'numpy', 'scipy', 'worker.avatar')))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+    def start() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: it is what a start costs, whoever else uses this machine meanwhile.
+        return (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+
+    # The least of three: a neighbour on the same core makes every instruction slower.
+    assert min(start() for _ in range(3)) < 1.0

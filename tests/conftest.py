@@ -17,11 +17,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import bullmq
 import httpx
 import pytest
 
 from models_sync.access import reader_policy
 from models_sync.settings import VolumeSettings
+from tests.consuming import Doer, settings_of
 from tests.fakes.api import FakeApi, serve_api
 from tests.producer import Producer
 from tests.seaweed import (
@@ -33,7 +35,7 @@ from tests.seaweed import (
 )
 from worker.demo.stack import EmbeddedStack
 from worker.lifecycle import Worker
-from worker.settings import Settings
+from worker.settings import QueueSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKE_ENGINE = (sys.executable, str(ROOT / "tests" / "fakes" / "engine.py"))
@@ -85,6 +87,28 @@ async def producer(stack: EmbeddedStack, queue: str, api: FakeApi) -> AsyncItera
         yield running
 
 
+# ---------------------------------------------------------------- the consumer alone
+@pytest.fixture
+def settings(stack: EmbeddedStack, queue: str) -> QueueSettings:
+    """A consumer's settings for this test's queue."""
+    return settings_of(stack, queue)
+
+
+@pytest.fixture
+def doer() -> Doer:
+    """A handler that does what the job's data tells it."""
+    return Doer()
+
+
+@pytest.fixture
+async def jobs(stack: EmbeddedStack, queue: str) -> AsyncIterator[bullmq.Queue]:
+    """The producer's side of this test's queue."""
+    producer = bullmq.Queue(queue, {"connection": stack.redis_url})
+    yield producer
+    await producer.close()
+
+
+# ---------------------------------------------------------------- the worker
 StartWorker = Callable[..., contextlib.AbstractAsyncContextManager[Worker]]
 
 

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import NodeClient
-from tests.consuming import Doer, consuming, eventually, settings_of
+from tests.consuming import Doer, consuming, eventually
 from worker.consumer import bull, retries
 from worker.consumer import worker as consumer_module
 from worker.consumer.bull import BullWorker
-from worker.demo.stack import EmbeddedStack
 from worker.settings import QueueSettings
 
 
@@ -28,16 +27,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bull, "LONGEST_POLL_S", 0.1)
     monkeypatch.setattr(bull, "STALLED_INTERVAL_MS", 60)
     monkeypatch.setattr(consumer_module, "HELD_DELAY_MS", 50)
-
-
-@pytest.fixture
-def settings(stack: EmbeddedStack, queue: str) -> QueueSettings:
-    return settings_of(stack, queue)
-
-
-@pytest.fixture
-def doer() -> Doer:
-    return Doer()
 
 
 async def add(node: NodeClient, queue: str, do: str = "ok", n: int = 0, **opts: Any) -> str:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import bullmq
 import pytest
 
 from tests.conftest import StartWorker, until_ready
-from tests.consuming import Doer, consuming, settings_of
+from tests.consuming import Doer, consuming
 from tests.fakes.api import FakeApi
 from tests.producer import Producer
 from worker.consumer import bull, pulse
 from worker.consumer.cancellation import cancel_key, request_cancel, withdraw_cancellation
 from worker.consumer.connection import connect
-from worker.demo.stack import EmbeddedStack
 from worker.errors import QueueUnavailable
 from worker.settings import QueueSettings
 
@@ -24,23 +22,6 @@ from worker.settings import QueueSettings
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bull, "LONGEST_POLL_S", 0.1)
-
-
-@pytest.fixture
-def settings(stack: EmbeddedStack, queue: str) -> QueueSettings:
-    return settings_of(stack, queue)
-
-
-@pytest.fixture
-def doer() -> Doer:
-    return Doer()
-
-
-@pytest.fixture
-async def jobs(stack: EmbeddedStack, queue: str) -> AsyncIterator[bullmq.Queue]:
-    producer = bullmq.Queue(queue, {"connection": stack.redis_url})
-    yield producer
-    await producer.close()
 
 
 async def add(jobs: bullmq.Queue, job_id: str, do: str = "ok", **opts: object) -> bullmq.Job:

@@ -51,18 +51,6 @@ def settings(stack: EmbeddedStack, passage: Passage, queue: str) -> QueueSetting
     return settings_of(stack, queue, REDIS_URL=there)
 
 
-@pytest.fixture
-def doer() -> Doer:
-    return Doer()
-
-
-@pytest.fixture
-async def jobs(stack: EmbeddedStack, queue: str) -> AsyncIterator[bullmq.Queue]:
-    producer = bullmq.Queue(queue, {"connection": stack.redis_url})
-    yield producer
-    await producer.close()
-
-
 async def silence(consumer: Consumer, *, above_s: float = 0.0, below_s: float = 99.0) -> None:
     async with asyncio.timeout(10):
         while not above_s <= consumer.last_round_trip_s < below_s:  # noqa: ASYNC110 - no event

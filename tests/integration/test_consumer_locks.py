@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import bullmq
 import pytest
 
-from tests.consuming import Doer, consuming, settings_of
+from tests.consuming import Doer, consuming
 from worker.consumer import bull, locks
-from worker.demo.stack import EmbeddedStack
 from worker.settings import QueueSettings
 
 LOCK_MS = 600
@@ -26,23 +24,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "TICK_S", 0.02)
     monkeypatch.setattr(locks, "RENEW_TIMEOUT_S", 0.1)
     monkeypatch.setattr(locks, "RENEW_AGAIN_S", 0.05)
-
-
-@pytest.fixture
-def settings(stack: EmbeddedStack, queue: str) -> QueueSettings:
-    return settings_of(stack, queue)
-
-
-@pytest.fixture
-def doer() -> Doer:
-    return Doer()
-
-
-@pytest.fixture
-async def jobs(stack: EmbeddedStack, queue: str) -> AsyncIterator[bullmq.Queue]:
-    producer = bullmq.Queue(queue, {"connection": stack.redis_url})
-    yield producer
-    await producer.close()
 
 
 async def renewals(jobs: bullmq.Queue, job: bullmq.Job, wanted: int) -> None:

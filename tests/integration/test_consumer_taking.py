@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import bullmq
@@ -27,23 +27,6 @@ from worker.settings import QueueSettings
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bull, "LONGEST_POLL_S", 0.1)
-
-
-@pytest.fixture
-def settings(stack: EmbeddedStack, queue: str) -> QueueSettings:
-    return settings_of(stack, queue)
-
-
-@pytest.fixture
-def doer() -> Doer:
-    return Doer()
-
-
-@pytest.fixture
-async def jobs(stack: EmbeddedStack, queue: str) -> AsyncIterator[bullmq.Queue]:
-    producer = bullmq.Queue(queue, {"connection": stack.redis_url})
-    yield producer
-    await producer.close()
 
 
 async def add(jobs: bullmq.Queue, number: int, do: str = "ok", **opts: object) -> bullmq.Job:

@@ -159,6 +159,12 @@ class ObjectReplaced(ObjectDamaged):
     )
 
 
+class PartialSpoilt(ObjectDamaged):
+    """What an earlier attempt left did not make the file that the bucket listed."""
+
+    advice = "Run again: what was left is gone, and everything is fetched anew."
+
+
 class Interrupted(SyncError):
     """Asked to stop; what has arrived is kept."""
 

@@ -15,7 +15,13 @@ from pathlib import Path
 
 from models_sync.atomic import flush_folder
 from models_sync.bucket import Bucket, RemoteObject
-from models_sync.errors import Interrupted, ObjectDamaged, PartialLost, TransferStalled
+from models_sync.errors import (
+    Interrupted,
+    ObjectDamaged,
+    PartialLost,
+    PartialSpoilt,
+    TransferStalled,
+)
 from models_sync.lanes import Lane
 from models_sync.partial import Partial, sweep
 from models_sync.plan import expected_md5
@@ -210,6 +216,7 @@ class Fetch:
             self.landed_bytes += size
             if local:
                 self.resumed_bytes += size
+                file.resumed = True
         if not self.work.landed(file):
             return
         if file.partial.parts > 1:
@@ -260,7 +267,9 @@ class Fetch:
         if md5 and file.partial.digest("md5") != md5:
             file.partial.close()
             file.partial.discard()
-            raise ObjectDamaged(f"{file.remote.key}: the content does not match its ETag")
+            # Without a manifest a map vouches for the disk, not for what came over the network.
+            kind = PartialSpoilt if file.resumed else ObjectDamaged
+            raise kind(f"{file.remote.key}: the content does not match its ETag")
         file.partial.flush()
         identity = file.partial.publish()
         file.partial.close()

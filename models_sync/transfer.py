@@ -25,6 +25,7 @@ from models_sync.errors import (
     ObjectMissing,
     ObjectReplaced,
     PartialLost,
+    PartialSpoilt,
     VolumeUnwritable,
 )
 from models_sync.fetch import TELL_EVERY_S, Fetch
@@ -149,7 +150,7 @@ class _Pull:
                 if not plan.is_done:
                     self._carry_out(plan, State(self._root), lock)
                 break
-            except PartialLost as error:
+            except (PartialLost, PartialSpoilt) as error:
                 if not rounds_left:
                     raise
                 # Two that take each other's partials must not go on doing so in step.

@@ -26,6 +26,8 @@ class FileInWork:
     """(first part, one past the last, whether to look on the disk first)"""
     left: int = 0
     """Parts that have not landed."""
+    resumed: bool = False
+    """Whether parts of it were on the disk already."""
     is_open: bool = False
     opening: Lock = field(default_factory=Lock)
     etag: str | None = None

@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from typing import Any, Self
 from unittest import mock
 
-from models_sync.errors import PartialLost
+from models_sync.errors import ObjectDamaged, PartialLost
 from models_sync.lock import LOCK_FILE
+from models_sync.manifest import PART_BYTES as DEFAULT_PART_BYTES
 from models_sync.progress import Phase, Progress
 from models_sync.transfer import PullReport
 from tests.faults.sync import proxy as faults
+from tests.faults.sync.proxy import Reply
 from tests.faults.sync.scene import LARGE, PART_BYTES, Scene
 
 BYTES = 24 << 20
@@ -278,6 +280,32 @@ def the_map_is_lost(scene: Scene) -> list[str]:
     return _finished(scene)
 
 
+def damaged_beside_another(scene: Scene) -> list[str]:
+    """No manifest, all damaged on the way, and the small file shows it first: the next pull finds
+    out that the parts of the large one are of no use, and fetches it anew.
+    """
+    scene.publish(1, manifest=False)
+
+    def fault(reply: Reply) -> None:
+        if reply.total != str(len(scene.current[LARGE])):
+            _until(lambda: _landed(scene) > 0, "a part of the large file has landed")
+            faults.damaged(reply)
+        elif reply.size == DEFAULT_PART_BYTES:
+            faults.damaged(reply)
+        else:
+            faults.stalled(reply)
+
+    scene.proxy.fault = fault
+    try:
+        scene.pull(STALL_S="60")
+        wrong = ["it ended well"]
+    except ObjectDamaged:
+        wrong = []
+    scene.proxy.heal()
+    scene.pull()
+    return wrong + _finished(scene)
+
+
 def copied_by_hand(scene: Scene) -> list[str]:
     """Files that somebody put there are hashed and kept; a wrong one is replaced."""
     scene.publish(1)
@@ -320,6 +348,7 @@ PLAYS: dict[str, Callable[[Scene], list[str]]] = {
     "the holder is killed": the_holder_is_killed,
     "pages are lost": pages_are_lost,
     "the map is lost": the_map_is_lost,
+    "damaged beside another": damaged_beside_another,
     "copied by hand": copied_by_hand,
     "all there, read-only": all_is_there_and_read_only,
 }

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from worker.avatar import raster
 from worker.avatar.raster import coverage, rasterise
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -55,3 +57,41 @@ def test_triangles_that_reach_behind_the_camera_are_left_out() -> None:
     seen = rasterise(uv, torch.tensor([1.0, 1.0, -1.0]), torch.tensor([[0, 1, 2]]), 64, 64)
     assert (seen.face_index == -1).all()
     assert torch.isinf(seen.depth).all()
+
+
+def triangles(count: int, size: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    middle = torch.rand(count, 1, 2, generator=generator) * 80
+    corners = middle + size * torch.randn(count, 3, 2, generator=generator)
+    return corners.view(-1, 2), torch.arange(3 * count).view(count, 3)
+
+
+def test_what_is_covered_is_where_a_face_is_seen() -> None:
+    for device in DEVICES:
+        for size in (0.5, 4.0, 60.0):
+            uv, faces = (part.to(device) for part in triangles(40, size, seed=int(size)))
+            seen = rasterise(uv, torch.ones(len(uv), device=device), faces, 70, 90).face_index >= 0
+            assert torch.equal(coverage(uv, faces, 70, 90), seen)
+            assert seen.any()
+
+
+def test_corners_on_pixel_centres_and_flat_edges_are_covered() -> None:
+    uv = torch.tensor([[1.5, 1.5], [6.5, 1.5], [6.5, 4.5], [1.5, 4.5]])
+    expected = torch.zeros(7, 9, dtype=torch.bool)
+    expected[1:5, 1:7] = True
+    assert torch.equal(coverage(uv, torch.tensor([[0, 1, 2], [2, 3, 0]]), 7, 9), expected)
+
+
+def test_a_wild_projection_covers_no_less_when_it_is_cut_into_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uv, faces = triangles(200, 30.0, seed=7)
+    whole = coverage(uv, faces, 70, 90)
+    monkeypatch.setattr(raster, "_SPANS_AT_ONCE", 64)
+    assert torch.equal(coverage(uv, faces, 70, 90), whole)
+
+
+def test_a_corner_behind_the_camera_and_no_faces_cover_nothing() -> None:
+    uv = torch.tensor([[0.0, 0.0], [float("nan"), 64.0], [0.0, 64.0]])
+    assert not coverage(uv, torch.tensor([[0, 1, 2]]), 64, 64).any()
+    assert not coverage(uv, torch.zeros((0, 3), dtype=torch.int64), 64, 64).any()

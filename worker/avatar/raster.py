@@ -4,21 +4,29 @@ Not differentiable and not meant to be: the solver takes its derivatives from co
 It serves the choice of outer contours, the IoU, overlays and previews, without a compiled
 rasteriser or a graphics driver.
 
-Triangles are grouped by the size of their bounding box, so that each group is one dense
-evaluation of the edge functions (Pineda, "A parallel algorithm for polygon rasterization",
-1988).  Pixel (row i, column j) is sampled at its centre (j + 0.5, i + 0.5).
+`coverage` cuts each triangle into one span a row of pixels and counts where spans begin and end:
+no pixel is looked at twice, which made it four times as fast as testing boxes of pixels.
+
+`rasterise` needs coordinates in every pixel: it groups triangles by the size of their bounding
+box, so that each group is one dense evaluation of the edge functions (Pineda, "A parallel
+algorithm for polygon rasterization", 1988).
+
+Pixel (row i, column j) is sampled at its centre (j + 0.5, i + 0.5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 _EVALUATIONS_AT_ONCE = 1 << 21
 """Edge evaluations in one go: bounds the memory at a few dozen MB."""
+_SPANS_AT_ONCE = 1 << 20
+"""The same for spans: a wild step of a fit can ask for 10⁸ of them."""
 
 _EMPTY = torch.iinfo(torch.int64).max
 
@@ -47,10 +55,14 @@ def coverage(uv: Tensor, faces: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (height, width) bool.
     """
-    covered = torch.zeros(height * width, dtype=torch.bool, device=uv.device)
-    for _, pixels, _ in _hits(uv, faces, height, width):
-        covered[pixels] = True
-    return covered.view(height, width)
+    # One column more than the image: where spans that reach its right edge end.
+    changes = torch.zeros(height * (width + 1), dtype=torch.int32, device=uv.device)
+    for row, left, right in _spans(uv, faces, height, width):
+        one = torch.ones_like(row, dtype=torch.int32)
+        changes.index_add_(0, row * (width + 1) + left, one)
+        changes.index_add_(0, row * (width + 1) + right, one, alpha=-1)
+    layers = changes.view(height, width + 1).cumsum(dim=1, dtype=torch.int32)
+    return layers[:, :width] > 0
 
 
 def rasterise(uv: Tensor, depth: Tensor, faces: Tensor, height: int, width: int) -> Raster:
@@ -92,6 +104,55 @@ def rasterise(uv: Tensor, depth: Tensor, faces: Tensor, height: int, width: int)
     return Raster(
         face_index.view(height, width), depths.view(height, width), barys.view(height, width, 3)
     )
+
+
+def _spans(
+    uv: Tensor, faces: Tensor, height: int, width: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (row, first column, column after the last), (N,) int64 each, of triangles' pixels.
+
+    A span may be empty; then it begins where it ends.
+    """
+    x, y = uv.T.contiguous()[:, faces.T]
+    low, high = torch.aminmax(y, dim=0)
+    first = (low - 0.5).ceil().clamp(0, height)
+    rows = (high - 0.5).floor().clamp(-1, height - 1) - first + 1
+    area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
+    seen = torch.nonzero(torch.isfinite(area) & (area != 0) & (rows > 0)).squeeze(1)
+    # From top to bottom, so that one edge goes all the way and two share the other side.
+    y, order = y[:, seen].sort(dim=0)
+    x = x[:, seen].gather(0, order)
+    first, rows = first[seen].to(torch.int64), rows[seen].to(torch.int64)
+    done = rows.cumsum(dim=0)
+    total = int(done[-1]) if len(done) else 0
+    bounds = torch.arange(_SPANS_AT_ONCE, max(total, _SPANS_AT_ONCE + 1), _SPANS_AT_ONCE)
+    cuts = [0, *torch.searchsorted(done, bounds.to(uv.device)).tolist(), len(done)]
+    for start, end in pairwise(cuts):
+        part = slice(start, end)
+        yield _cut(x[:, part], y[:, part], first[part], rows[part], width)
+
+
+def _cut(
+    x: Tensor, y: Tensor, first: Tensor, rows: Tensor, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut triangles (3, F), their corners from top to bottom, into spans; see `_spans`."""
+    triangle = torch.repeat_interleave(rows)
+    begin = rows.cumsum(dim=0) - rows
+    row = torch.arange(len(triangle), device=x.device) - (begin - first)[triangle]
+    centre = row.to(x.dtype) + 0.5
+    slope = (x[[1, 2, 2]] - x[[0, 1, 0]]) / (y[[1, 2, 2]] - y[[0, 1, 0]])
+    # An edge that runs along a row has no slope, and is never the one that is asked.
+    below = (centre > y[1][triangle]) | (y[0] == y[1])[triangle]
+    edge = triangle + x.shape[1] * below
+    ends = []
+    for corner_x, corner_y, along, at in (
+        (x[0], y[0], slope[2], triangle),
+        (x[:2].flatten(), y[:2].flatten(), slope[:2].flatten(), edge),
+    ):
+        ends.append(torch.addcmul(corner_x[at], centre - corner_y[at], along[at]))
+    left = (torch.minimum(*ends) - 0.5).ceil().clamp(0, width)
+    right = (torch.maximum(*ends) + 0.5).floor().clamp(0, width)
+    return row, left.to(torch.int64), torch.maximum(left, right).to(torch.int64)
 
 
 def _barycentric(corners: Tensor, points: Tensor) -> Tensor:

@@ -91,11 +91,16 @@ test: setup $(DEV_STAMP) $(NODE_STAMP) browser ## unit, integration, contract an
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
 
 .PHONY: lint
-lint: $(DEV_STAMP) ## ruff, mypy --strict, the walls of the design
+lint: $(DEV_STAMP) ## ruff, mypy --strict, the walls of the design, what is deployed, secrets
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	PYTHON=$(PYTHON) docker/lint.sh
+
+.PHONY: audit
+audit: ## what PyPI knows against the packages of the image (needs pypi.org itself)
+	docker/audit.sh
 
 .PHONY: faults
 faults: setup $(DEV_STAMP) $(NODE_STAMP) ## every fault at every stage, and what must be true afterwards (long)

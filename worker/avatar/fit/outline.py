@@ -70,14 +70,14 @@ class OutlineFinder:
 
     def __init__(self, faces: Tensor) -> None:
         self._faces = faces
+        self._corners = faces.T.contiguous()
         self._edges, self._edge_faces = _shared_edges(faces)
 
     def find(self, uv: Tensor) -> Outline:
         """Trace the outline of vertices that lie at `uv` (V, 2), working pixels."""
-        corners = uv[self._faces]
-        first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+        x, y = uv.T.contiguous()[:, self._corners]
         # Rows grow downwards, so a face that looks at the camera winds the other way.
-        facing = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0] < 0
+        facing = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0]) < 0
         turns = facing[self._edge_faces[:, 0]] != facing[self._edge_faces[:, 1]]
         edges, edge_faces = self._edges[turns], self._edge_faces[turns]
         start, end = uv[edges[:, 0]], uv[edges[:, 1]]
@@ -85,7 +85,7 @@ class OutlineFinder:
         length = along.norm(dim=1)
         normal = torch.stack((along[:, 1], -along[:, 0]), dim=1) / length.clamp(min=1e-9)[:, None]
         front = torch.where(facing[edge_faces[:, 0]], edge_faces[:, 0], edge_faces[:, 1])
-        outward = ((middle - corners[front].mean(dim=1)) * normal).sum(dim=1, keepdim=True)
+        outward = ((middle - uv[self._faces[front]].mean(dim=1)) * normal).sum(dim=1, keepdim=True)
         normal = torch.where(outward < 0, -normal, normal)
         outer = ~self._covered(uv, facing, middle + _PROBE_PX * normal) & (length > 1e-6)
         kept = _outermost(*(part[outer].cpu().numpy() for part in (middle, normal, start, end)))
@@ -149,21 +149,24 @@ def _outermost(
     share = np.linspace(0.0, 1.0, _SAMPLES_AN_EDGE)[:, None]
     samples = (start[:, None] * (1.0 - share) + end[:, None] * share).reshape(-1, 2)
     nearest, farthest = _BEHIND_PX
-    pairs = cKDTree(points).sparse_distance_matrix(
-        cKDTree(samples), math.hypot(farthest, _BESIDE_PX), output_type="ndarray"
+    # A tree that is asked once is not worth balancing.
+    trees = [cKDTree(each, balanced_tree=False, compact_nodes=False) for each in (points, samples)]
+    reach = math.hypot(farthest, _BESIDE_PX)
+    pairs = trees[0].sparse_distance_matrix(trees[1], reach, output_type="ndarray")
+    own, other = (np.ascontiguousarray(pairs[end]) for end in ("i", "j"))
+    # By columns: a hundred thousand short rows are what takes the time here.
+    normal_x, normal_y = (np.ascontiguousarray(column) for column in normals.T)
+    apart_x, apart_y = (
+        np.ascontiguousarray(samples[:, axis])[other] - np.ascontiguousarray(points[:, axis])[own]
+        for axis in (0, 1)
     )
-    own, other = pairs["i"], pairs["j"]
-    apart, normal = samples[other] - points[own], normals[own]
-    outside = (apart * normal).sum(axis=1)
-    beside = np.abs(apart[:, 0] * normal[:, 1] - apart[:, 1] * normal[:, 0])
-    agree = (normal * normals[other // _SAMPLES_AN_EDGE]).sum(axis=1)
-    hidden = (
-        (outside > nearest)
-        & (outside < farthest)
-        & (beside < _BESIDE_PX)
-        & (agree > _SAME_DIRECTION)
-    )
-    kept[own[hidden]] = False
+    outside = apart_x * normal_x[own] + apart_y * normal_y[own]
+    behind = np.flatnonzero((outside > nearest) & (outside < farthest))
+    own, apart_x, apart_y = own[behind], apart_x[behind], apart_y[behind]
+    beside = np.abs(apart_x * normal_y[own] - apart_y * normal_x[own])
+    against = other[behind] // _SAMPLES_AN_EDGE
+    agree = normal_x[own] * normal_x[against] + normal_y[own] * normal_y[against]
+    kept[own[(beside < _BESIDE_PX) & (agree > _SAME_DIRECTION)]] = False
     return kept
 
 

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # Build the image with docker, or with buildah where there is no docker engine.
 #
-#   docker/build.sh [--variant cpu|cu130] [--tag NAME] [more arguments for the builder]
+#   docker/build.sh [--variant cpu|cu130] [--tag NAME] [--models FOLDER] [more arguments for the builder]
 #
+# --models bakes weights in: a folder that `models-sync pull` made.  Such an image is yours alone.
+# The vendors' code goes in where `make vendors` brought it.
 # This machine's pip configuration and certificate authorities, if it needs any to reach a
 # registry, are handed in as build secrets: nothing of them stays in the image.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-variant=cu130 tag=localhost/avatar-worker:main
+variant=cu130 tag=localhost/avatar-worker:main target=worker
 while [ $# -gt 0 ]; do
   case "$1" in
     --variant) variant=$2 && shift 2 ;;
     --tag) tag=$2 && shift 2 ;;
-    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0" && exit ;;
+    --models) models=$(realpath "$2") target=embedded-models && shift 2 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit ;;
     *) break ;;
   esac
 done
@@ -30,11 +33,16 @@ trap 'rm -rf "$work"' EXIT
     grep -vE '^(cert|disable-pip-version-check)' | awk -F' = ' '!seen[$1]++' || true
 } >"$work/pip.conf"
 args=(
+  --target "$target"
   --build-arg "TORCH_VARIANT=$variant"
   --build-arg "GIT_COMMIT=$commit"
   --build-arg "BUILD_TIME=$(date -u +%Y-%m-%dT%H:%M:%SZ)"
   --secret "id=pip_conf,src=$work/pip.conf"
 )
+if [ -n "${models:-}" ]; then
+  args+=(--build-context "models=$models")
+  [ -z "${MODEL_SYNC_PUBLIC_KEY:-}" ] || args+=(--build-arg "MODEL_SYNC_PUBLIC_KEY=$MODEL_SYNC_PUBLIC_KEY")
+fi
 authorities=${PIP_CERT:-${SSL_CERT_FILE:-}}
 [ -n "$authorities" ] && args+=(--secret "id=ca,src=$authorities")
 [ -n "${BASE_IMAGE:-}" ] && args+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")

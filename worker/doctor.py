@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from worker.consumer.connection import ping
 from worker.errors import AvatarError, SettingsError
+from worker.licensed_code import describe, licensed_code
 from worker.reporter.client import ApiClient, JobUnknown
 from worker.settings import Settings
 from worker.storage.bucket import Bucket
+from worker.weights import missing_weights, weights_in_use
 
 PROBE = "doctor-probe"
 """An id and a key that nothing has: an answer of "not there" is a good one."""
@@ -47,6 +49,10 @@ async def examine_services() -> AsyncIterator[Finding]:
         return
     limits = " ".join(settings.limitations())
     yield Finding("environment", good=True, detail=limits or "every variable is good")
+    yield Finding("vendors' code", good=True, detail=describe(licensed_code(settings.models)))
+    if weights_in_use(settings):
+        lacking = missing_weights(settings)
+        yield Finding("weights", good=not lacking, detail=lacking or "all that is enabled has its")
     yield await _ask("queue", lambda: ping(settings.queue), "Redis answers")
     yield await _ask(
         "storage",

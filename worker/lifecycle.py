@@ -47,6 +47,8 @@ from worker.errors import (
 )
 from worker.http.identity import Identity
 from worker.http.server import HttpServer
+from worker.licensed_code import describe as describe_code
+from worker.licensed_code import licensed_code
 from worker.observability.journal import Journal
 from worker.observability.logs import configure_logging, get_logger
 from worker.observability.tracing import otlp_tracer
@@ -144,7 +146,12 @@ class Worker:
             SettingsError: WORKER_PORT is taken; nothing was started.
         """
         self.http.start()
-        log.info("worker.starting", port=self.http.port, pid=os.getpid())
+        log.info(
+            "worker.starting",
+            port=self.http.port,
+            pid=os.getpid(),
+            vendors=describe_code(licensed_code(self.settings.models)),
+        )
         for sentence in self.settings.limitations():
             log.warning("worker.limitation", text=sentence)
         try:

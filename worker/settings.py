@@ -414,6 +414,13 @@ class SyncSettings(_Group):
         example="production",
         default=None,
     )
+    embedded: bool = _var(
+        "MODELS_EMBEDDED",
+        "The image holds the weights: they are hashed at start, against the manifest that came "
+        "with them. The target `embedded-models` sets it.",
+        example="false",
+        default=False,
+    )
     sources: CommaList = _var(
         "MODEL_SYNC_SOURCES",
         "Which sets of weights to fetch.",

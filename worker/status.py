@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from worker.consumer.bull import LOCK_MS
 from worker.http.identity import Identity
+from worker.licensed_code import describe, licensed_code
 from worker.observability.journal import Journal
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class StatusBoard(Collector):
         self._worker = worker
         self._journal = journal
         self._identity = Identity.of(worker.settings.worker)
+        self._vendors = licensed_code(worker.settings.models)
         self._registry: CollectorRegistry = journal.registry
         self._registry.register(self)
 
@@ -105,6 +107,7 @@ class StatusBoard(Collector):
                 for number, engine in enumerate(self._worker.engine.engines)
             ),
             ("models", ", ".join(ping["models"]) or "none loaded"),
+            ("vendors' code", describe(self._vendors)),
             ("image", ping["identity"]["declaredImageDigest"] or "not declared (IMAGE_DIGEST)"),
         ]
         return {
@@ -127,6 +130,7 @@ class StatusBoard(Collector):
             *self._worker.settings.limitations(),
             *(f"Engine {number}: {error}" for number, error in troubles),
             *self._worker.outbox.warnings(),
+            *([lacking] if (lacking := self._worker.weights.lacking) else []),
         ]
 
     # ------------------------------------------------------------ for Prometheus

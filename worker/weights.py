@@ -1,7 +1,8 @@
 """The operator's weights at start: brought to the volume, verified, put in their places.
 
 `models_sync` does the work, in a thread; this is when it is done, what is said meanwhile, and what
-happens when it fails: the worker stays up, says why on `/ready`, and tries again.
+happens when it fails: the worker stays up, says why on `/ready`, and tries again.  Weights that an
+image holds are verified instead of brought.  Whatever is enabled and lacks its files is named.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from worker.errors import LicensedEstimatorMissing, WeightsUnavailable
 from worker.observability.logs import get_logger
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from models_sync.progress import Progress
     from models_sync.settings import SyncSettings as PullSettings
     from models_sync.settings import VolumeSettings
@@ -45,11 +48,20 @@ class Weights:
         self._logged_at = -math.inf
         self.progress: Progress | None = None
         self.trouble: WeightsUnavailable | None = None
-        self.is_complete = not settings.sync.enabled
+        self.lacking: str | None = None
+        """Which files something that is enabled lacks, and how to get them; told as a warning."""
+        self.is_complete = not (settings.sync.enabled or settings.sync.embedded)
         """Whether all that was asked for is there and verified."""
 
     async def bring(self) -> None:
-        """Pull and place until it is done; returns at once when sync is off."""
+        """Pull, or verify what the image holds, and place, until it is done; then look for gaps."""
+        await self._complete()
+        if not self._settings.pipeline.require_real_avatar:  # whose refusal names them
+            self.lacking = await _in_thread(lambda: missing_weights(self._settings))
+            if self.lacking:
+                log.warning("weights.lacking", why=self.lacking)
+
+    async def _complete(self) -> None:
         attempt = 0
         while not self.is_complete:
             self.trouble = await self._try()
@@ -76,9 +88,15 @@ class Weights:
             loop.call_soon_threadsafe(self._note, progress)
 
         try:
-            pulling = _pull_settings(self._settings)
-            await _in_thread(lambda: _pull(pulling, tell, self._cancel))
-            placed = await _in_thread(lambda: place(pulling))
+            if self._settings.sync.enabled:
+                pulling = _pull_settings(self._settings)
+                await _in_thread(lambda: _pull(pulling, tell, self._cancel))
+            else:
+                held = _volume_settings(self._settings)
+                if wrong := await _in_thread(lambda: _verify(held, tell, self._cancel)):
+                    return WeightsUnavailable(wrong, advice="Build the image again, or pull it.")
+            volume = _volume_settings(self._settings)
+            placed = await _in_thread(lambda: place(volume))
         except Interrupted:
             return WeightsUnavailable("The sync was stopped.")
         except SyncError as error:
@@ -131,6 +149,38 @@ def describe(progress: Progress | None) -> str:
     return f"{text}, {math.ceil(progress.eta_s / 60)} min left"
 
 
+def weights_in_use(settings: Settings) -> tuple[str, ...]:
+    """Name the sources whose files something that is enabled cannot do without."""
+    if settings.pipeline.require_real_avatar:
+        return settings.sync.sources
+    if not settings.models.sam3d_enabled:
+        return ()
+    return ("sam3d", "sam2") if settings.models.sam3d_use_mask else ("sam3d",)
+
+
+def missing_weights(settings: Settings) -> str | None:
+    """Say which files something that is enabled lacks, and how to get them; None: it has all.
+
+    Reads names, sizes and times.
+    """
+    wanted = weights_in_use(settings)
+    if not wanted:
+        return None
+    from models_sync.errors import SyncError  # noqa: PLC0415 - see `Weights._try`
+    from models_sync.verify import how_to_get, verify_quick  # noqa: PLC0415 - same
+
+    try:
+        volume = _volume_settings(settings)
+        missing = verify_quick(volume, wanted)
+    except SyncError as error:
+        return f"{type(error).__name__}: {error.message}"
+    # Files that variables name may lie elsewhere.
+    elsewhere = {"sam3d/model.ckpt": settings.models.sam3d_checkpoint}
+    elsewhere["sam3d/assets/mhr_model.pt"] = settings.models.sam3d_mhr
+    missing = [file for file in missing if not _lies_elsewhere(file.path, elsewhere, volume)]
+    return how_to_get(missing, volume.local_root) if missing else None
+
+
 def refusal(settings: Settings) -> LicensedEstimatorMissing:
     """Say why REQUIRE_REAL_AVATAR cannot be met, naming the files that are missing too."""
     from models_sync.errors import SyncError  # noqa: PLC0415 - see `Weights._try`
@@ -149,6 +199,26 @@ def refusal(settings: Settings) -> LicensedEstimatorMissing:
     return LicensedEstimatorMissing(
         f"{LicensedEstimatorMissing().message} {how_to_get(missing, volume.local_root)}"
     )
+
+
+def _lies_elsewhere(path: str, named: dict[str, Path], volume: VolumeSettings) -> bool:
+    """Whether a variable names another file than the volume's, and that one is there."""
+    file = named.get(path, volume.local_root / path)
+    return file != volume.local_root / path and file.is_file()
+
+
+def _verify(
+    held: VolumeSettings, tell: Callable[[Progress], None], cancel: threading.Event
+) -> str | None:
+    """Hash what the image holds against the manifest that came with it; say what is wrong."""
+    from models_sync.verify import verify_full  # noqa: PLC0415 - see `Weights._try`
+
+    found = verify_full(held, None, tell, cancel)
+    if found.bad:
+        names = "".join(f"\n  {file}" for file in found.bad)
+        return f"{len(found.bad)} of the image's files are not what was published:{names}"
+    log.info("weights.complete", verified=f"{len(found.good)} files that the image holds")
+    return None
 
 
 def _pull(pulling: PullSettings, tell: Callable[[Progress], None], cancel: threading.Event) -> None:

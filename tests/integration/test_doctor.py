@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,16 @@ async def test_what_is_wrong_is_named_and_secrets_are_not(
     assert f"bad  {finding}:" in said
     assert "Traceback" not in said
     assert "not-the-secret" not in said
+
+
+async def test_what_is_enabled_and_has_no_weights_names_each_file(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    variables = {"SAM3DBODY_ENABLED": "true", "MODEL_SYNC_LOCAL_ROOT": str(tmp_path)}
+    code, said = await doctor(environment | variables)
+    assert code == 1, said
+    assert "bad  weights:" in said
+    for name in ("sam3d/model.ckpt", "sam3d/assets/mhr_model.pt", "sam2.1_hiera_large.pt"):
+        assert name in said
+    assert "smplx" not in said.partition("bad  weights:")[2]
+    assert "models-sync pull" in said

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import os
 import threading
@@ -12,10 +13,13 @@ from unittest import mock
 
 import httpx
 import pytest
+from blake3 import blake3
 from minio import Minio
 
 from models_sync import transfer
+from models_sync.manifest import PART_BYTES, Manifest, ManifestFile
 from models_sync.progress import Phase, Progress
+from models_sync.state import keep_manifest
 from tests.conftest import StartWorker, until_ready
 from worker import weights as weights_module
 from worker.demo.stack import EmbeddedStack
@@ -57,6 +61,19 @@ def sync(stack: EmbeddedStack, bucket: Minio, tmp_path: Path) -> dict[str, str]:
         "PIXIE_MODEL_DIR": str(tmp_path / "pixie"),
         "SAM3DBODY_SEGMENTOR_PATH": str(tmp_path / "sam2"),
     }
+
+
+def published(key: str) -> ManifestFile:
+    content = FILES[key]
+    return ManifestFile(
+        key=key,
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        parts=tuple(
+            blake3(content[at : at + PART_BYTES]).hexdigest()
+            for at in range(0, len(content), PART_BYTES)
+        ),
+    )
 
 
 async def until(worker: Worker, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -183,3 +200,41 @@ async def test_what_went_wrong_before_is_told_until_the_next_attempt_gets_furthe
     assert weights.trouble is not None
     weights._note(Progress(Phase.FETCHING, 1, 2))
     assert weights.trouble is None
+
+
+async def test_what_is_enabled_and_has_no_weights_is_named_and_the_free_body_is_fitted(
+    start_worker: StartWorker, sync: dict[str, str], tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "my.ckpt"
+    elsewhere.write_bytes(b"of another place")
+    off = sync | {
+        "MODEL_SYNC_ENABLED": "false",
+        "SAM3DBODY_ENABLED": "true",
+        "SAM3DBODY_USE_MASK": "false",
+        "SAM3DBODY_CHECKPOINT_PATH": str(elsewhere),
+    }
+    async with start_worker(**off) as worker:
+        await until_ready(worker)
+        told = await until(worker, lambda facts: "mhr_model.pt" in str(facts.get("warnings")))
+    (lacking,) = [text for text in told["warnings"] if "mhr_model.pt" in text]
+    assert "models-sync pull" in lacking
+    for name in ("model.ckpt", "sam2", "smplx"):  # there, not needed, not needed
+        assert name not in lacking
+
+
+async def test_weights_of_the_image_are_hashed_before_jobs_are_taken(
+    start_worker: StartWorker, sync: dict[str, str], tmp_path: Path
+) -> None:
+    root = tmp_path / "models"
+    for key, content in FILES.items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(content)
+    keep_manifest(root, Manifest(files=tuple(map(published, FILES))).to_bytes(), None)
+    embedded = sync | {"MODEL_SYNC_ENABLED": "false", "MODELS_EMBEDDED": "true"}
+    async with start_worker(**embedded) as worker:
+        await until_ready(worker)
+    (root / "smplx/SMPLX_NEUTRAL.npz").write_bytes(bytes(200_000))
+    async with start_worker(**embedded) as worker:
+        told = await until(worker, lambda facts: "code" in facts)
+    assert told["code"] == "WEIGHTS_UNAVAILABLE"
+    assert "SMPLX_NEUTRAL.npz (is damaged" in told["reason"]

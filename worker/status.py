@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from worker.consumer.bull import LOCK_MS
@@ -138,7 +138,7 @@ class StatusBoard(Collector):
         """Return the metrics in Prometheus' text format."""
         return bytes(generate_latest(self._registry))
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         """Look at what is measured only when somebody asks."""
         pool, consumer = self._worker.engine, self._worker.consumer
         ready, _ = self.readiness()
@@ -146,13 +146,18 @@ class StatusBoard(Collector):
         yield GaugeMetricFamily(
             "avatar_active_jobs", "Jobs that are being done.", consumer.active_jobs
         )
-        if sync := self._worker.weights.progress:
-            yield GaugeMetricFamily(
-                "avatar_weights_fetched_bytes", "Of the running sync.", sync.done_bytes
-            )
-            yield GaugeMetricFamily(
-                "avatar_weights_wanted_bytes", "Of the running sync.", sync.total_bytes
-            )
+        sync = self._worker.weights.progress
+        yield GaugeMetricFamily(
+            "avatar_weights_fetched_bytes", "By the last sync.", sync.done_bytes if sync else 0
+        )
+        yield GaugeMetricFamily(
+            "avatar_weights_wanted_bytes", "By the last sync.", sync.total_bytes if sync else 0
+        )
+        yield CounterMetricFamily(
+            "avatar_job_locks_lost",
+            "Locks of running jobs that could not be renewed in time.",
+            consumer.locks_lost,
+        )
         yield GaugeMetricFamily("avatar_engines", "Engine processes that should be.", pool.size)
         yield GaugeMetricFamily("avatar_engines_usable", "Those that can work.", pool.usable)
         yield GaugeMetricFamily(
@@ -166,6 +171,11 @@ class StatusBoard(Collector):
         )
         yield GaugeMetricFamily(
             "avatar_reports_parked", "Those that were given up until a person acts.", outbox.parked
+        )
+        yield CounterMetricFamily(
+            "avatar_reports_retried",
+            "Deliveries to the API that failed and are tried again.",
+            outbox.retried,
         )
         resident = GaugeMetricFamily(
             "avatar_engine_resident_bytes", "Memory of each engine process.", labels=["engine"]

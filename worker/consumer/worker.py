@@ -77,6 +77,8 @@ class Consumer:
         self._jobs: dict[str, RunningJob] = {}
         self._stopping = False
         self._errors = SeldomLogged()
+        self.locks_lost = 0
+        """Of running jobs, because they could not be renewed in time."""
 
     # ------------------------------------------------------------ life
     async def start(self) -> asyncio.Task[None]:
@@ -274,4 +276,5 @@ class Consumer:
         """Abort work on jobs whose lock somebody else may hold by now."""
         for job_id in job_ids:
             if job_id in self._jobs and self._jobs[job_id].abort(Why.LOCK_LOST):
+                self.locks_lost += 1
                 log.error("job.lock_lost", queue_job_id=job_id)

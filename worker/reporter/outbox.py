@@ -112,6 +112,8 @@ class Outbox:
         self._trouble: str | None = None
         self.waiting = 0
         self.parked = 0
+        self.retried = 0
+        """Deliveries by this worker that failed and are tried again."""
 
     # ------------------------------------------------------------ for the job's reports
     async def begin(self, job_id: str) -> None:
@@ -318,6 +320,7 @@ class Outbox:
             log.warning("report.job_unknown", job_id=entry.job_id, why=error.message)
             return "dropped", 0.0, error.message
         except (ApiTransient, ApiMisconfigured) as error:
+            self.retried += 1
             wait_s = _wait_s(error, entry.attempts)
             self._note_trouble(error)
             log.warning(

@@ -96,6 +96,25 @@ def test_a_batch_gives_what_single_bodies_give(model: BodyModel) -> None:
         )
 
 
+def test_a_batch_that_is_skinned_in_blocks_gives_what_single_bodies_give(model: BodyModel) -> None:
+    generator = torch.Generator().manual_seed(6)
+    count = 9
+    betas = torch.randn(count, 10, generator=generator, dtype=torch.float64)
+    pose = torch.randn(count, 55, 3, generator=generator, dtype=torch.float64)
+    transl = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    together = model(betas, pose, transl).vertices
+    singly = [model(*(part[row : row + 1] for part in (betas, pose, transl))) for row in range(9)]
+    torch.testing.assert_close(together, torch.cat([one.vertices for one in singly]))
+    betas.requires_grad_()
+    whole = torch.autograd.grad(model(betas, pose, transl).vertices.square().sum(), betas)[0]
+    alone = model(betas[:1], pose[:1], transl[:1]).vertices.square().sum()
+    torch.testing.assert_close(whole[:1], torch.autograd.grad(alone, betas)[0][:1])
+
+
+def test_shape_directions_keep_their_meaning(model: BodyModel) -> None:
+    assert np.array_equal(model.shapedirs.float().numpy(), model.data.shapedirs[:, :, :10])
+
+
 def test_gradients_reach_betas_pose_and_place(model: BodyModel) -> None:
     inputs = [zeros(1, 10), zeros(1, 55, 3), zeros(1, 3)]
     for tensor in inputs:

@@ -154,7 +154,7 @@ def _outermost(
     reach = math.hypot(farthest, _BESIDE_PX)
     pairs = trees[0].sparse_distance_matrix(trees[1], reach, output_type="ndarray")
     own, other = (np.ascontiguousarray(pairs[end]) for end in ("i", "j"))
-    # By columns: a hundred thousand short rows are what takes the time here.
+    # By columns: twenty thousand short rows are what takes the time here.
     normal_x, normal_y = (np.ascontiguousarray(column) for column in normals.T)
     apart_x, apart_y = (
         np.ascontiguousarray(samples[:, axis])[other] - np.ascontiguousarray(points[:, axis])[own]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from recipes.cases.garments import Worn
+from recipes.cases.draping import Worn
 from recipes.cases.subject import Subject
 from recipes.cases.views import View
 from worker.avatar.types import KEYPOINTS
@@ -44,7 +44,7 @@ def write_case(
         worn: clothes, if any.
         half: store the true vertices as float16 (0.3 mm), for cases that are committed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    write_person(folder, subject, declared, worn=worn, half=half)
     cameras = {}
     for view in views:
         Image.fromarray(view.mask.astype(np.uint8) * 255).save(
@@ -61,6 +61,13 @@ def write_case(
             **({} if view.intrinsics.known else {"known": False}),
         }
     _write_json(folder / "camera.json", cameras)
+
+
+def write_person(
+    folder: Path, subject: Subject, declared: Declared, *, worn: Worn | None, half: bool = False
+) -> None:
+    """Write what does not depend on a view: the request and the truth."""
+    folder.mkdir(parents=True, exist_ok=True)
     _write_json(
         folder / "request.json",
         {
@@ -77,7 +84,7 @@ def write_case(
             "gender": str(subject.gender),
             "measurementsCm": {k: round(v, 2) for k, v in subject.measurements_cm.items()},
             "verticesFile": "truth.npz",
-            **({} if worn is None else {"clothes": [worn.top, worn.bottom]}),
+            **({} if worn is None else {"clothes": worn.names}),
         },
     )
     np.savez_compressed(

@@ -1,7 +1,7 @@
 """Make the synthetic cases of `make bench`: people whose every measurement is known.
 
     python -m recipes.cases.generate --out build/cases --split test
-    python -m recipes.cases.generate --out build/cases --split test --wear everyday --lens unknown
+    python -m recipes.cases.generate --out build/cases --split dev --wear everyday --photos
 
 Run it in the recipe's environment (anny).  The same arguments give the same cases; `--clothes-px`
 and `--wear` change the masks and nothing else, so that sets can be compared case by case.
@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from recipes.cases.baselines import Baseline, mean_absolute_errors
+from recipes.cases.draping import dress
 from recipes.cases.folder import Declared, write_case
-from recipes.cases.garments import FAMILIES, TEST_ONLY, dress
+from recipes.cases.garments import FAMILIES, TEST_ONLY
+from recipes.cases.photo_case import make_case, write_photo_case
 from recipes.cases.subject import Subject
-from recipes.cases.subjects import draw_subjects
+from recipes.cases.subjects import NARROW, WIDE, Spread, draw_subjects
 from recipes.cases.views import Camera, Look, observe
+from recipes.free_body.tpose import tpose_rotations
 from worker.avatar.body.free import free_body
 from worker.avatar.types import Gender, ViewName
 
@@ -33,6 +36,8 @@ HEIGHT_SIGMA_CM = 0.7
 WEIGHT_SIGMA_KG = 1.0
 MORE_STREAM = 9
 """Of random numbers for clothes and lenses: poses and noise do not depend on them."""
+PHOTO_STREAM = 10
+"""Of everything in a photo but the person."""
 GENDERS = (Gender.MALE, Gender.FEMALE)
 
 
@@ -44,9 +49,18 @@ def main() -> None:
     report = {}
     for gender in GENDERS:
         rig = free_body(gender)
-        subjects = draw_subjects(args.count, gender, seed)
+        spread = WIDE if args.photos else NARROW
+        subjects = draw_subjects(args.count, gender, seed, spread)
         declared = [_declare(s, seed, k) for k, s in enumerate(subjects)]
         for index, (subject, said) in enumerate(zip(subjects, declared, strict=True)):
+            folder = root / f"{gender}-{index:02d}"
+            if args.photos:
+                chance = np.random.default_rng([seed, GENDERS.index(gender), index, PHOTO_STREAM])
+                turns = tpose_rotations()
+                worn, photos = make_case(rig, subject, args.wear, turns, chance)
+                write_photo_case(folder, subject, said, worn, photos)
+                print(folder, flush=True)
+                continue
             more = np.random.default_rng([seed, GENDERS.index(gender), index, MORE_STREAM])
             worn = None if args.wear is None else dress(rig, subject, args.wear, more)
             views = [
@@ -63,11 +77,10 @@ def main() -> None:
                 )
                 for view in ViewName
             ]
-            folder = root / f"{gender}-{index:02d}"
             write_case(folder, subject, said, views, worn=worn, half=args.half)
             print(folder, flush=True)
         if not args.no_baselines:
-            report[str(gender)] = _baselines(gender, subjects, declared)
+            report[str(gender)] = _baselines(gender, subjects, declared, spread)
     if report:
         (root / "baselines.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
@@ -85,9 +98,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--lens", choices=("known", "unknown"), default="known", help="what the photos say of it"
     )
+    parser.add_argument(
+        "--photos", action="store_true", help="rendered photos for the real observers; needs --wear"
+    )
     parser.add_argument("--half", action="store_true", help="true vertices as float16")
     parser.add_argument("--no-baselines", action="store_true", help="skip the regressions")
     args = parser.parse_args()
+    if args.photos and not args.wear:
+        parser.error("--photos shows people who wear something: say what with --wear")
     if args.wear in TEST_ONLY and args.split != "test":
         parser.error(f"{args.wear} clothes are kept from development: --split test has them")
     return args
@@ -95,7 +113,7 @@ def _arguments() -> argparse.Namespace:
 
 def _name(args: argparse.Namespace) -> str:
     """The folder of a set."""
-    parts = [args.split]
+    parts = [args.split, "photos"] if args.photos else [args.split]
     if args.wear:
         parts.append(args.wear)
     if args.clothes_px:
@@ -120,10 +138,10 @@ def _declare(subject: Subject, seed: int, index: int) -> Declared:
 
 
 def _baselines(
-    gender: Gender, subjects: Sequence[Subject], declared: Sequence[Declared]
+    gender: Gender, subjects: Sequence[Subject], declared: Sequence[Declared], spread: Spread
 ) -> dict[str, object]:
     """Fit both regressions on other subjects and hold them to these."""
-    others = draw_subjects(BASELINE_SUBJECTS, gender, BASELINE_SEED)
+    others = draw_subjects(BASELINE_SUBJECTS, gender, BASELINE_SEED, spread)
     result: dict[str, object] = {"subjects": BASELINE_SUBJECTS, "seed": BASELINE_SEED}
     for name, with_weight in (("height", False), ("height+weight", True)):
         baseline = Baseline.fitted(others, with_weight=with_weight)

@@ -17,7 +17,7 @@ from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filt
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
-from recipes.cases.garments import Worn
+from recipes.cases.draping import Worn
 from recipes.cases.subject import Subject
 from worker.avatar.body.layout import JOINT_INDEX, JOINT_NAMES, PARENTS
 from worker.avatar.body.model import BodyData

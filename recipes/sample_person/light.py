@@ -15,10 +15,6 @@ from numpy.typing import NDArray
 
 from recipes.sample_person.surface import FloatArray, IntArray, unit
 
-_CELL_M = 0.004
-"""Edge of a shadow map's cell."""
-_CLOUD_POINTS = 1_400_000
-"""About five in each cell of a dressed person."""
 _SURFACE_BIAS_M = 0.004
 """A point is moved this far along its normal before it is looked up: no shadow on itself."""
 _DEPTH_BIAS_M = 0.003
@@ -38,19 +34,38 @@ class Lamp:
     """Whether glossy surfaces show it as a highlight."""
 
 
-def room(rng: np.random.Generator) -> list[Lamp]:
-    """A window high on the viewer's left, and a pale room around it."""
-    window = unit(np.array([-0.62, 0.62, 0.75]))
+@dataclass(frozen=True, slots=True)
+class Fineness:
+    """How finely light is traced."""
+
+    window_lamps: int = 80
+    room_lamps: int = 64
+    cell_m: float = 0.004
+    """Edge of a shadow map's cell."""
+    cloud_points: int = 1_400_000
+    """About five in each cell of a dressed person."""
+
+
+FINE = Fineness()
+
+
+def room(
+    rng: np.random.Generator,
+    toward: tuple[float, float, float] = (-0.62, 0.62, 0.75),
+    fineness: Fineness = FINE,
+) -> list[Lamp]:
+    """A window `toward` which light comes from, and a pale room around it."""
+    window = unit(np.array(toward))
     side = unit(np.cross(window, [0.0, 1.0, 0.0]))
     up = np.cross(side, window)
     lamps = []
-    count = 80
+    count = fineness.window_lamps
     for k in range(count):
         radius = 0.36 * np.sqrt((k + 0.5) / count)
         angle = k * 2.399963 + rng.uniform(0, 0.4)  # the golden angle spreads them evenly
         offset = radius * (np.cos(angle) * side + np.sin(angle) * up)
         lamps.append(Lamp(unit(window + offset), np.array([1.02, 1.0, 0.95]) * 2.1 / count, True))
-    count = 64
+    count = fineness.room_lamps
     for k in range(count):
         height = 1 - 2 * (k + 0.5) / count
         angle = k * 2.399963
@@ -81,21 +96,31 @@ class Casters:
 
     points: ScreenArray
     """(P, 3)."""
+    cell_m: float
+    """Edge of the shadow maps' cells."""
 
     @classmethod
-    def of(cls, vertices: FloatArray, faces: IntArray, rng: np.random.Generator) -> Casters:
+    def of(
+        cls,
+        vertices: FloatArray,
+        faces: IntArray,
+        rng: np.random.Generator,
+        fineness: Fineness = FINE,
+    ) -> Casters:
         """Strew points evenly over the faces."""
+        count = fineness.cloud_points
         corner = vertices[faces]
         across = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
         area = np.linalg.norm(across, axis=1)
         start = rng.uniform()
-        ladder = np.cumsum(area) / area.sum() * _CLOUD_POINTS
-        chosen = np.searchsorted(ladder, np.arange(_CLOUD_POINTS) + start).clip(max=len(faces) - 1)
-        u, v = rng.uniform(size=(2, _CLOUD_POINTS, 1))
+        ladder = np.cumsum(area) / area.sum() * count
+        chosen = np.searchsorted(ladder, np.arange(count) + start).clip(max=len(faces) - 1)
+        u, v = rng.uniform(size=(2, count, 1))
         over = u + v > 1
         u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
         a, b, c = corner[chosen].transpose(1, 0, 2)
-        return cls((a + u * (b - a) + v * (c - a)).astype(np.float32))
+        points = (a + u * (b - a) + v * (c - a)).astype(np.float32)
+        return cls(points, fineness.cell_m)
 
 
 def receive(
@@ -110,7 +135,7 @@ def receive(
     """Add up all lamps at `points` (N, 3), shadowed by `casters`."""
     centre = (casters.points.min(axis=0) + casters.points.max(axis=0)) / 2
     radius = float(np.linalg.norm(casters.points - centre, axis=1).max()) + 0.02
-    map_px = int(np.ceil(2 * radius / _CELL_M))
+    map_px = int(np.ceil(2 * radius / casters.cell_m))
     cloud = torch.from_numpy(casters.points - centre)
     lifted = torch.from_numpy(points + normals * np.float32(_SURFACE_BIAS_M) - centre)
     normal, eye = torch.from_numpy(normals), torch.from_numpy(toward_eye)
@@ -119,11 +144,11 @@ def receive(
     for lamp in lamps:
         axes = torch.from_numpy(_frame(lamp.toward)).to(torch.float32)
         seen = cloud @ axes.T
-        cell = ((seen[:, :2] + radius) / _CELL_M).to(torch.int64)
+        cell = ((seen[:, :2] + radius) / casters.cell_m).to(torch.int64)
         nearest = torch.full((map_px * map_px,), -torch.inf)
         nearest.scatter_reduce_(0, cell[:, 1] * map_px + cell[:, 0], seen[:, 2], reduce="amax")
         local = lifted @ axes.T
-        cell = ((local[:, :2] + radius) / _CELL_M).floor().to(torch.int64)
+        cell = ((local[:, :2] + radius) / casters.cell_m).floor().to(torch.int64)
         within = ((cell >= 0) & (cell < map_px)).all(dim=1)
         cell = cell.clamp(0, map_px - 1)
         shaded = nearest[cell[:, 1] * map_px + cell[:, 0]] > local[:, 2] + _DEPTH_BIAS_M

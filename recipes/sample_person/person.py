@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 import torch
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
 from recipes.cases.subject import weight_of
@@ -129,17 +127,10 @@ def _shortest_turn(start: FloatArray, end: FloatArray) -> FloatArray:
 
 def figure(person: Person, posed: FloatArray) -> Figure:
     """Split the posed body into skin and eyeballs, ready to dress."""
-    faces = person.source.faces
-    start, end = faces[:, (0, 1)].ravel(), faces[:, (1, 2)].ravel()
-    link = sp.coo_array((np.ones(len(start)), (start, end)), shape=(len(posed),) * 2)
-    count, label = connected_components(link, directed=False)
-    parts = [
-        Surface(posed, person.tpose, faces[label[faces[:, 0]] == k]).compact() for k in range(count)
-    ]
-    parts.sort(key=lambda part: len(part.points))
+    parts = Surface(posed, person.tpose, person.source.faces).parts()
     *balls, skin = parts
     if len(balls) != 2:
-        raise ValueError(f"expected a skin and two eyeballs, found {count} parts")
+        raise ValueError(f"expected a skin and two eyeballs, found {len(parts)} parts")
     balls.sort(key=lambda part: part.rest[:, 0].mean())
     weights = person.source.lbs_weights
     feet = [

@@ -132,7 +132,7 @@ def photograph(
     image = np.repeat(np.repeat(background, scale, axis=0), scale, axis=1)
     image[hit] = colour
     image = image.reshape(camera.height, scale, camera.width, scale, 3).mean(axis=(1, 3))
-    return _develop(image, rng)
+    return develop(image, rng)
 
 
 def _embossed(name: str, rest: FloatArray, normal: FloatArray) -> FloatArray:
@@ -205,8 +205,14 @@ def _planks(at: FloatArray) -> FloatArray:
     return colour * (1 - 0.5 * np.clip(gap, 0, 1))[:, None]
 
 
-def _develop(image: FloatArray, rng: np.random.Generator) -> np.ndarray:
-    """Lens, sensor and tone curve: linear light to sRGB bytes."""
+def develop(image: FloatArray, rng: np.random.Generator, *, grain: float = 1.0) -> np.ndarray:
+    """Lens, sensor and tone curve: linear light to sRGB bytes.
+
+    Args:
+        image: (H, W, 3) linear.
+        rng: decides the noise.
+        grain: its strength; 1 is a phone in daylight.
+    """
     height, width = image.shape[:2]
     glow = gaussian_filter(image, (14, 14, 0))
     image = gaussian_filter(0.97 * image + 0.03 * glow, (0.55, 0.55, 0))
@@ -214,8 +220,8 @@ def _develop(image: FloatArray, rng: np.random.Generator) -> np.ndarray:
     off = ((row - height / 2) ** 2 + (column - width / 2) ** 2) / (height**2 / 4 + width**2 / 4)
     image = image * (1 - 0.16 * off)[..., None]
     # Photon noise grows with the root of the light; phones smooth it to small blotches.
-    grain = gaussian_filter(rng.standard_normal(image.shape), (0.6, 0.6, 0)) * 2.0
-    image = image + grain * 0.0045 * np.sqrt(np.clip(image, 0, None) + 0.01)
+    field = gaussian_filter(rng.standard_normal(image.shape), (0.6, 0.6, 0)) * (2.0 * grain)
+    image = image + field * 0.0045 * np.sqrt(np.clip(image, 0, None) + 0.01)
     image = np.clip(image * 0.92, 0, None)
     toned = image * (1 + image / 1.7**2) / (1 + image * 0.62)  # a soft shoulder (Reinhard, 2002)
     toned = np.clip(toned, 0, 1)

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import trimesh
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -79,6 +80,15 @@ class Surface:
         """Drop the vertices that no face uses."""
         used, index = np.unique(self.faces, return_inverse=True)
         return Surface(self.points[used], self.rest[used], index.reshape(-1, 3))
+
+    def parts(self) -> list[Surface]:
+        """Its connected parts, the smallest first."""
+        start, end = self.faces[:, (0, 1)].ravel(), self.faces[:, (1, 2)].ravel()
+        link = sp.coo_array((np.ones(len(start)), (start, end)), shape=(len(self.points),) * 2)
+        count, label = connected_components(link, directed=False)
+        owner = label[self.faces[:, 0]]
+        found = [replace(self, faces=self.faces[owner == k]).compact() for k in range(count)]
+        return sorted(found, key=lambda part: len(part.points))
 
     def moved(self, points: FloatArray) -> Surface:
         """The same surface with its vertices elsewhere."""

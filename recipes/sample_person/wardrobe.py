@@ -73,9 +73,9 @@ def dress(figure: Figure) -> dict[str, Surface]:
         "skin": figure.skin.cut(np.minimum(-covered, above_shoe)),
         "shirt": _cloth(figure.skin, shirt, SHIRT, _shirt_slack(figure)),
         "trousers": _cloth(figure.skin, trousers, TROUSERS, _trouser_slack(figure)),
-        "hair": _hair(figure),
-        "shoe_left": _shoe(figure.feet[0], figure.floor),
-        "shoe_right": _shoe(figure.feet[1], figure.floor),
+        "hair": short_hair(figure),
+        "shoe_left": canvas_shoe(figure.feet[0], figure.floor),
+        "shoe_right": canvas_shoe(figure.feet[1], figure.floor),
         **figure.insides,
     }
 
@@ -160,8 +160,13 @@ def _cloth(skin: Surface, where: Field, drape: Drape, slack: Field) -> Surface:
     return surface.moved(surface.points + direction * lift[:, None]).cut(where(surface.rest))
 
 
-def _hair(figure: Figure) -> Surface:
-    """Short hair: longest on the crown, running out towards the hairline."""
+def short_hair(figure: Figure, length: float = 1.0) -> Surface:
+    """Short hair: longest on the crown, running out towards the hairline.
+
+    Args:
+        figure: whose; its joints are not used.
+        length: 1 is two centimetres on the crown.
+    """
     eyes = eye_centres(figure)
     middle = eyes.mean(axis=0)
     crown = float(figure.skin.rest[:, 1].max() - middle[1])
@@ -188,21 +193,23 @@ def _hair(figure: Figure) -> Surface:
     surface = figure.skin.cut(hairline(figure.skin.rest) + 0.004).subdivided()
     depth = hairline(surface.rest)
     full = np.clip((surface.rest[:, 1] - middle[1]) / crown, 0, 1)
-    length = (0.004 + 0.016 * full) * (1 - np.exp(-np.clip(depth, 0, None) / 0.012))
+    lift = (0.004 + 0.016 * full) * (1 - np.exp(-np.clip(depth, 0, None) / 0.012))
     strands = layered(surface.rest * np.array([230.0, 60.0, 120.0]), 2)
-    length = length * (1 + 0.20 * strands) + 0.0008
+    lift = lift * length * (1 + 0.20 * strands) + 0.0008
     averaging = surface.averaging()
     direction = unit(smoothed(averaging, surface.normals(), 10))
-    points = surface.points + direction * length[:, None]
+    points = surface.points + direction * lift[:, None]
     return surface.moved(points).cut(depth)
 
 
-def _shoe(foot: FloatArray, floor: float) -> Surface:
+def canvas_shoe(
+    foot: FloatArray, floor: float, *, sole_m: float = SOLE_M, room_m: float = 0.003
+) -> Surface:
     """A low canvas shoe: the convex hull of the foot, a little larger, on a flat sole.
 
     Its `rest` is (x, height above the ground, z): what its paint needs.
     """
-    ground = floor - SOLE_M
+    ground = floor - sole_m
     low = foot[foot[:, 1] < floor + 0.088]
     sole = low[low[:, 1] < floor + 0.028]
     sole = np.stack((sole[:, 0], np.full(len(sole), ground), sole[:, 2]), axis=1)
@@ -215,7 +222,7 @@ def _shoe(foot: FloatArray, floor: float) -> Surface:
         np.asarray(welded.vertices), np.asarray(welded.vertices), np.asarray(welded.faces)
     )
     rounded = smoothed(surface.averaging(), surface.points, 4)
-    rounded = rounded + unit(surface.moved(rounded).normals()) * 0.003
+    rounded = rounded + unit(surface.moved(rounded).normals()) * room_m
     rounded[:, 1] = np.maximum(rounded[:, 1], ground)
     height = np.stack((rounded[:, 0], rounded[:, 1] - ground, rounded[:, 2]), axis=1)
     return Surface(rounded, height, surface.faces)

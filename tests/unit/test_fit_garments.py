@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recipes.cases.garments import FAMILIES, TEST_ONLY, Worn, dress
+from recipes.cases.draping import Worn, dress
+from recipes.cases.garments import FAMILIES, TEST_ONLY
 from recipes.cases.subject import Subject
 from worker.avatar.body.free import free_body
 from worker.avatar.body.layout import JOINT_INDEX

@@ -39,6 +39,22 @@ FATAL: Final = (
         "MODEL_SYNC_ENABLED=true needs MODEL_SYNC_MINIO_ENDPOINT",
         {"MODEL_SYNC_ENABLED": "true"},
     ),
+    Start(
+        "several at once, all of them named",
+        "API_BASE_URL: is not set.",
+        {"REDIS_URL": None, "API_BASE_URL": None},
+    ),
+    Start(
+        "the signing secret is none",
+        "API_SIGNING_SECRET: must be whsec_ followed by base64",
+        {"API_SIGNING_SECRET": "abc"},
+    ),
+    Start("no such pose", "AVATAR_DISPLAY_POSE:", {"AVATAR_DISPLAY_POSE": "sitting"}),
+    Start(
+        "no such source of weights",
+        "MODEL_SYNC_SOURCES names smpl;",
+        {"MODEL_SYNC_SOURCES": "smpl,sam2"},
+    ),
     Start("no number", "PROCESSING_TIMEOUT:", {"PROCESSING_TIMEOUT": "five minutes"}),
     Start("a GPU is asked for", "WORKER_DEVICE is cuda:", {"WORKER_DEVICE": "cuda"}),
     Start("WORKER_PORT is taken", "cannot be listened on", {"WORKER_PORT": "TAKEN"}),
@@ -48,6 +64,12 @@ WAITING: Final = (
         "Redis is not there",
         "Nothing listens at 127.0.0.1:1.",
         {"REDIS_URL": "redis://127.0.0.1:1"},
+        stays_up=True,
+    ),
+    Start(
+        "the file of the certificate authority is missing",
+        "REDIS_SSL_CA_CERTS=/nowhere/ca.pem is not a file.",
+        {"REDIS_URL": "rediss://127.0.0.1:1", "REDIS_SSL_CA_CERTS": "/nowhere/ca.pem"},
         stays_up=True,
     ),
     Start(

@@ -1,41 +1,38 @@
 """Wrong starts that only a person can mend: one exit code, and a line that names it.
 
-One of each way of ending; `make image-test` tries all of them in the container, and those that
-leave the worker up, too.
+One of each way of ending.  `python -m tests.image.processes` tries all of them and writes the
+page's table; `make image-test` tries them in the container.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import sys
 
-import pytest
+from tests.image.processes import PAGE, look
+from tests.image.starts import FATAL, WAITING, WRONG_SETTINGS, Start
 
-from tests.image.starts import FATAL, WRONG_SETTINGS, Start
-
-TRIED = ("REDIS_URL is missing", "a GPU is asked for")
+TRIED = (
+    "several at once, all of them named",
+    "no such source of weights",
+    "a GPU is asked for",
+    "WORKER_PORT is taken",
+)
 STARTS = [start for start in FATAL if start.name in TRIED]
 
 
-@pytest.mark.parametrize("start", STARTS, ids=lambda start: start.name)
-async def test_it_ends_with_2_and_says_why(start: Start, environment: dict[str, str]) -> None:
-    with socket.create_server(("", 0)) as taken:
-        variables: dict[str, str] = {"PATH": os.defpath} | environment
-        for name, value in start.changes.items():
-            if value is None:
-                del variables[name]
-            else:
-                variables[name] = str(taken.getsockname()[1]) if value == "TAKEN" else value
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "worker", "run"),
-            env=variables,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(30):
-            _, said = await process.communicate()
-    text = said.decode()
-    assert process.returncode == WRONG_SETTINGS, text
-    assert [line for line in text.splitlines() if start.says in line], text
-    assert "Traceback" not in text
+async def test_each_ends_with_2_and_says_why() -> None:
+    async def one(start: Start) -> None:
+        seen = await look(start)
+        assert seen.what == f"exit code {WRONG_SETTINGS}", seen.everything
+        assert seen.line, seen.everything
+        assert "Traceback" not in seen.everything
+
+    assert len(STARTS) == len(TRIED)
+    await asyncio.gather(*map(one, STARTS))
+
+
+def test_the_page_has_each_of_them() -> None:
+    text = PAGE.read_text()
+    rows = [f"| {start.name} | exit code {WRONG_SETTINGS} |" for start in FATAL]
+    rows += [f"| {start.name} | up: `/health` 200, `/ready` 503 |" for start in WAITING]
+    assert [row for row in rows if row not in text] == []

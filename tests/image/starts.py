@@ -22,12 +22,14 @@ class Start:
         changes: variables set on top of a good environment; None removes one.
         says: a part of what is said.
         stays_up: whether the process lives on, not ready, instead of ending with code 2.
+        with_cuda: what a torch with CUDA says instead.
     """
 
     name: str
     says: str
     changes: Mapping[str, str | None] = field(default_factory=dict)
     stays_up: bool = False
+    with_cuda: str = ""
 
 
 FATAL: Final = (
@@ -89,5 +91,6 @@ WAITING: Final = (
         "built without CUDA",
         {"WORKER_DEVICE": "cuda", "RUNPOD_POD_ID": "a-pod"},
         stays_up=True,
+        with_cuda="There is no NVIDIA driver",
     ),
 )

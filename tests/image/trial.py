@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +39,16 @@ CPU_SECONDS: Final = (
     "import glob, os; print(sum(int(t) for f in glob.glob('/proc/[0-9]*/stat') "
     "for t in open(f).read().rpartition(')')[2].split()[11:13]) / os.sysconf('SC_CLK_TCK'))"
 )
+FIND_VENDORS: Final = """
+import json, pathlib
+from worker.avatar.vendor_code import import_vendor
+built = json.load(open("/app/vendors.json"))
+for vendor in built:
+    assert any(pathlib.Path(vendor["folder"]).iterdir()), vendor
+    if vendor["name"] == "sam2":
+        import_vendor(pathlib.Path(vendor["folder"]), "sam2.build_sam", variable="")
+print(", ".join(vendor["name"] for vendor in built))
+"""
 FIND_FILES: Final = (
     "import os; print([f for _, _, files in os.walk('/tmp') for f in files if f != '.lock'])"
 )
@@ -108,8 +118,8 @@ class Trial:
         variables = dict(entry.split("=", 1) for entry in facts["Config"]["Env"])
         labels = facts["Config"]["Labels"] or {}
         self._commit = labels.get("org.opencontainers.image.revision", "")
-        is_cpu = labels.get("avatar-worker.torch") == "cpu"
-        limit = CPU_IMAGE_MB if is_cpu else CUDA_IMAGE_MB
+        self._is_cpu = labels.get("avatar-worker.torch") == "cpu"
+        limit = CPU_IMAGE_MB if self._is_cpu else CUDA_IMAGE_MB
         size = facts["Size"] / MB
         self._note("size", f"{size:.0f} MB", f"≤ {limit} MB", size <= limit)
         user = facts["Config"]["User"]
@@ -178,11 +188,17 @@ class Trial:
         code = "from shutil import which; print([n for n in ('cc', 'gcc', 'make') if which(n)])"
         _, found = container.execute("python", "-c", code)
         self._note("compilers", found, "[]", found == "[]")
+        self._look_at_vendors(container)
         _, left = container.execute("python", "-c", FIND_SECRETS)
         self._note("build secrets left", left, "[]", left == "[]")
         children = "import subprocess, sys; sys.exit(subprocess.call(['pip', 'check']))"
         code, said = container.execute("python", "-c", children)
         self._note("pip check", "good" if code == 0 else said[-200:], "good", code == 0)
+
+    def _look_at_vendors(self, container: Container) -> None:
+        """Every vendor's code is where the record says; SAM 2's can be imported, if it is there."""
+        code, said = container.execute("python", "-c", FIND_VENDORS)
+        self._note("vendors' code", said[-80:] or "none", "there, at its pins", code == 0)
 
     def _identity(self, client: httpx.Client, token: str) -> None:
         code = client.get("/v1/ping").status_code
@@ -222,6 +238,8 @@ class Trial:
         )
 
     def _stay_up(self, start: Start) -> None:
+        if start.with_cuda and not self._is_cpu:
+            start = replace(start, says=start.with_cuda)
         port = free_port()
         with (
             Container(self._image, self._changed(start, port), self._models) as container,

@@ -12,7 +12,7 @@
      │   └─ ModelMissing  ModelInvalid  LicensedEstimatorMissing  WeightsUnavailable
      ├─ EngineError            the computation broke: retried
      │   ├─ EngineUnavailable  OutOfMemory  EngineTimeout  EngineCrashed  GpuLost
-     │   └─ JobKillsEngine  FitFailed  ToolMissing
+     │   └─ JobKillsEngine  FitFailed  EstimateFailed  ToolMissing
      ├─ DependencyError        a service did not answer: retried with backoff
      │   └─ StorageUnavailable  ApiUnavailable  QueueUnavailable  DiskFull
      ├─ Cancelled              somebody who may has taken the job back: never retried
@@ -208,11 +208,11 @@ class ModelInvalid(ModelError):
 
 
 class LicensedEstimatorMissing(ModelError):
-    """REQUIRE_REAL_AVATAR is set, but no licensed estimator is in this version of the worker."""
+    """REQUIRE_REAL_AVATAR is set, but no licensed estimator is ready."""
 
     default_advice = (
-        "Set REQUIRE_REAL_AVATAR=false to fit the free body, which is fitted for real and says so "
-        "in `sources`."
+        "Bring the weights that are named, or set REQUIRE_REAL_AVATAR=false to fit the free body, "
+        "which is fitted for real and says so in `sources`."
     )
 
 
@@ -266,6 +266,10 @@ class JobKillsEngine(EngineError):
 
 class FitFailed(EngineError):
     """The fit did not converge to a body."""
+
+
+class EstimateFailed(EngineError):
+    """A licensed estimator gave no body for this photo."""
 
 
 class ToolMissing(EngineError):

@@ -208,8 +208,11 @@ def test_a_wrong_entry_of_the_list_is_refused(tmp_path: Path, wrong: str, said: 
         read_vendors(path)
 
 
-def test_the_list_names_all_five_with_their_licences() -> None:
+def test_the_list_names_all_six_with_their_licences() -> None:
     vendors = {vendor.name: vendor for vendor in read_vendors()}
-    assert vendors.keys() == {"sam2", "sam-3d-body", "dinov3", "PIXIE", "SMPL-Anthropometry"}
+    assert vendors.keys() == {
+        *("sam2", "sam-3d-body", "dinov3", "PIXIE", "SMPL-Anthropometry"),
+        "MHR",
+    }
     assert vendors["PIXIE"].commercial == "no"
     assert vendors["sam2"].licence == "Apache-2.0"

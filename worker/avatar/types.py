@@ -146,6 +146,16 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class InitialGuess:
+    """Where a fit may start, beside where it would by itself: the better of the two is taken."""
+
+    betas: Float64Array | None
+    """(K,) of the fitted body; None: nothing is known of the shape."""
+    poses: Mapping[ViewName, Float64Array]
+    """By view, (22, 3) axis-angle; row 0 turns the body into the camera's frame."""
+
+
+@dataclass(frozen=True, slots=True)
 class FittedView:
     """Pose and camera of the body in one photo."""
 

@@ -8,12 +8,14 @@ imported, in front of everything, and what was imported must come from it.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -60,10 +62,52 @@ def import_vendor(folder: Path, module: str, *, variable: str) -> ModuleType:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep vendors' deprecation warnings from the log: we cannot mend what they are about."""
-    with warnings.catch_warnings():
+    """Keep vendors' prints and deprecation warnings from the log: we cannot mend what they say."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
+
+
+def import_package(name: str) -> ModuleType:
+    """Import a package that only vendors' code and formats need.
+
+    Raises:
+        ModelMissing: it is not installed.
+    """
+    try:
+        with quiet():
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelMissing(
+            f"{name} cannot be imported: {error}.",
+            advice="Install requirements/vendors.lock.",
+        ) from error
+
+
+class Posing(ModuleType):
+    """A module, with some of its functions replaced, to stand where vendors' code looks for it."""
+
+    def __init__(self, original: ModuleType, **replaced: Any) -> None:
+        super().__init__(original.__name__)
+        self._original = original
+        vars(self).update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what is not replaced."""
+        return getattr(self._original, name)
+
+
+@contextmanager
+def swapped(owner: Any, **replaced: Any) -> Iterator[None]:
+    """Replace attributes of a vendor's module or object for a while."""
+    before = {name: getattr(owner, name) for name in replaced}
+    for name, value in replaced.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
 def import_torchvision() -> None:

@@ -6,8 +6,17 @@ opens a file here: `read_state` reads it, `load_into` puts it into the module, a
 doubt is refused with the file's name.
 """
 
-from worker.avatar.weights.checkpoint import State, read_state
+from worker.avatar.weights.checkpoint import State, read_script, read_state, read_states
 from worker.avatar.weights.fit import WeightsReport, compare, load_into
 from worker.avatar.weights.source import WeightsFile
 
-__all__ = ["State", "WeightsFile", "WeightsReport", "compare", "load_into", "read_state"]
+__all__ = [
+    "State",
+    "WeightsFile",
+    "WeightsReport",
+    "compare",
+    "load_into",
+    "read_script",
+    "read_state",
+    "read_states",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,31 +30,64 @@ class State:
     """Of the file, for `sources`."""
 
 
-def read_state(file: WeightsFile, *, at: Sequence[str] = ()) -> State:
+def read_state(
+    file: WeightsFile,
+    *,
+    at: Sequence[str] = (),
+    or_bare: bool = False,
+    harmless: Sequence[type] = (),
+) -> State:
     """Read the tensors of a checkpoint onto the CPU.
 
     Args:
         file: what to read, and which digest it must have.
         at: keys that lead to the tensors: `("model",)` for `{"model": {…}, "epoch": 3}`.
+        or_bare: whether a file without those keys may hold the tensors themselves.
+        harmless: classes that a training leaves beside its tensors, such as its configuration; they
+            are made, and thrown away.
 
     Raises:
         ModelMissing: there is no such file.
         ModelInvalid: it is no whole checkpoint, has another digest, asks to run code, or holds
             something else than named tensors there.
     """
-    with file.open() as opened:
-        digest = file.verify(opened)
-        try:
-            loaded = torch.load(opened, map_location="cpu", weights_only=True)
-        except Exception as error:
-            # Bytes of unknown origin can make a reader raise anything; none of it is a checkpoint.
-            raise file.wrong(_why_unread(error)) from error
+    loaded, digest = _load(file, harmless)
     for depth, key in enumerate(at):
+        if or_bare and isinstance(loaded, Mapping) and key not in loaded:
+            break
         if not isinstance(loaded, Mapping) or key not in loaded:
             where = ".".join(at[: depth + 1])
             raise file.wrong(f"holds no `{where}`, but {_contents(loaded)}")
         loaded = loaded[key]
     return State(_tensors(file, loaded), digest)
+
+
+def read_states(file: WeightsFile, names: Sequence[str]) -> dict[str, State]:
+    """Read the tensors of several modules that one checkpoint holds by name.
+
+    What else the file holds (a training's optimiser, its step) is not looked at.
+
+    Raises:
+        ModelMissing, ModelInvalid: as `read_state`, or a name is not there.
+    """
+    loaded, digest = _load(file)
+    if not isinstance(loaded, Mapping):
+        raise file.wrong(f"holds no named modules, but {_contents(loaded)}")
+    if absent := [name for name in names if name not in loaded]:
+        listed = ", ".join(f"`{name}`" for name in absent[:_NAMED])
+        raise file.wrong(f"holds no {listed}, but {_contents(loaded)}")
+    return {name: State(_tensors(file, loaded[name], where=name), digest) for name in names}
+
+
+def _load(file: WeightsFile, harmless: Sequence[type] = ()) -> tuple[Any, str]:
+    """Read a file whole, after it was looked at; also its SHA-256."""
+    with file.open() as opened, torch.serialization.safe_globals(list(harmless)):
+        digest = file.verify(opened)
+        try:
+            return torch.load(opened, map_location="cpu", weights_only=True), digest
+        except Exception as error:
+            # Bytes of unknown origin can make a reader raise anything; none of it is a checkpoint.
+            raise file.wrong(_why_unread(error)) from error
 
 
 def _why_unread(error: Exception) -> str:
@@ -65,9 +99,10 @@ def _why_unread(error: Exception) -> str:
     return f"cannot be read as a checkpoint ({type(error).__name__}{said})"
 
 
-def _tensors(file: WeightsFile, loaded: Any) -> dict[str, Tensor]:
+def _tensors(file: WeightsFile, loaded: Any, *, where: str = "") -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not loaded:
-        raise file.wrong(f"holds no named tensors, but {_contents(loaded)}")
+        under = f" under `{where}`" if where else ""
+        raise file.wrong(f"holds no named tensors{under}, but {_contents(loaded)}")
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise file.wrong(f"holds a {type(value).__name__} named {name!r} among its tensors")
@@ -83,3 +118,25 @@ def _contents(loaded: Any) -> str:
         return "nothing at all"
     names = ", ".join(f"`{name}`" for name in list(loaded)[:_NAMED])
     return names + (" …" if len(loaded) > _NAMED else "")
+
+
+def read_script(file: WeightsFile) -> tuple[torch.jit.ScriptModule, str]:
+    """Read a TorchScript onto the CPU, and its SHA-256.
+
+    A TorchScript is a program, in a language of torch's own that reaches neither files nor the
+    network; it is parsed, and nothing of it runs before it is called.
+
+    Raises:
+        ModelMissing: there is no such file.
+        ModelInvalid: it is no whole TorchScript, or has another digest.
+    """
+    with file.open() as opened:
+        digest = file.verify(opened)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch would rather have another format
+                script = torch.jit.load(opened, map_location="cpu")  # type: ignore[no-untyped-call] # torch has no type for it
+                return script, digest
+        except Exception as error:
+            # As above: bytes of unknown origin can make a reader raise anything.
+            raise file.wrong(f"cannot be read as TorchScript ({type(error).__name__})") from error

@@ -77,8 +77,16 @@ def compare(module: nn.Module, tensors: Mapping[str, Tensor]) -> WeightsReport:
     )
 
 
-def load_into(module: nn.Module, state: State, file: WeightsFile) -> WeightsReport:
+def load_into(
+    module: nn.Module, state: State, file: WeightsFile, *, what: str = ""
+) -> WeightsReport:
     """Put a file's tensors into a module, when every single one fits.
+
+    Args:
+        module: receives them.
+        state: the tensors.
+        file: where they are from, for the message.
+        what: which of the file's modules it is, where it holds several.
 
     Raises:
         ModelInvalid: naming the file, and what is missing, unexpected, of another shape or not
@@ -86,7 +94,7 @@ def load_into(module: nn.Module, state: State, file: WeightsFile) -> WeightsRepo
     """
     report = compare(module, state.tensors)
     if not report.fits:
-        raise file.wrong(f"does not fit: {report}")
+        raise file.wrong(f"does not fit{f' {what}' if what else ''}: {report}")
     module.load_state_dict(dict(state.tensors), strict=True)
     return report
 

@@ -26,7 +26,9 @@ _STARTS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\x1f\x8b", "compressed with gzip"),
 )
 _UNPACKED_SLACK: Final = 1.01
-"""torch stores tensors uncompressed: an archive that unpacks to more than itself is a bomb."""
+_UNPACKED_TEXT_BYTES: Final = 8_000_000
+"""torch stores tensors as they are and compresses only a TorchScript's text: an archive that
+unpacks to much more than itself is a bomb."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,6 @@ def _what_archive(file: BufferedReader, *, whole: bool) -> str | None:
         return "a zip archive without a checkpoint in it"
     size = file.seek(0, 2)
     unpacked = sum(member.file_size for member in members)
-    if unpacked > _UNPACKED_SLACK * size:
+    if unpacked > _UNPACKED_SLACK * size + _UNPACKED_TEXT_BYTES:
         return f"an archive of {size:,} bytes that unpacks to {unpacked:,}"
     return None

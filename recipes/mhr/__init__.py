@@ -1,0 +1,1 @@
+"""How the maps of MHR's surface are made."""

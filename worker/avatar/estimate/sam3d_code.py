@@ -7,7 +7,6 @@ with a warning, and calls `.cuda()` whatever the device is (docs/reference/vendo
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,20 +31,6 @@ _NEEDED: Final = ("MODEL.BACKBONE.TYPE", "MODEL.IMAGE_SIZE", "MODEL.DECODER.DIM"
 _SMALL_BYTES: Final = 1_000_000
 
 
-@contextmanager
-def without_momentum() -> Iterator[None]:
-    """Let SAM 3D Body take MHR's TorchScript: any value of this variable says so."""
-    before = os.environ.get("MOMENTUM_ENABLED")
-    os.environ["MOMENTUM_ENABLED"] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MOMENTUM_ENABLED"]
-        else:
-            os.environ["MOMENTUM_ENABLED"] = before
-
-
 def import_sam3d(folder: Path) -> ModuleType:
     """Import the network's own module, and nothing that draws or downloads.
 
@@ -53,8 +38,7 @@ def import_sam3d(folder: Path) -> ModuleType:
         ModelMissing, ModelInvalid: as `import_vendor`.
     """
     import_torchvision()
-    with without_momentum():
-        return import_vendor(folder, "sam_3d_body.models.meta_arch.sam3d_body", variable=VARIABLE)
+    return import_vendor(folder, "sam_3d_body.models.meta_arch.sam3d_body", variable=VARIABLE)
 
 
 def read_config(checkpoint: Path, mhr: Path, *, bfloat16: bool) -> tuple[Any, Path]:
@@ -138,7 +122,8 @@ def build(code: ModuleType, config: Any, dino_folder: Path, mhr: torch.jit.Scrip
     jit = Posing(torch.jit, load=lambda *_, **__: mhr)
     with (
         swapped(dino, torch=Posing(torch, hub=hub)),
-        swapped(head, torch=Posing(torch, jit=jit)),
+        # MHR by its TorchScript, also where its own package is installed.
+        swapped(head, torch=Posing(torch, jit=jit), MOMENTUM_ENABLED=False),
     ):
         return code.SAM3DBody(config)
 

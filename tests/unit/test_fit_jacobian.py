@@ -12,6 +12,8 @@ from worker.avatar.body.jacobian import (
     RegressedPoints,
     SkinnedPoints,
     VertexMixtures,
+    articulated_shape,
+    body_keypoints,
 )
 from worker.avatar.body.model import BodyModel, rotation_matrices
 from worker.avatar.fit import rotation
@@ -93,6 +95,54 @@ def test_points_move_with_shape_and_turns_as_autograd_says(
     torch.testing.assert_close(found.by_turns, by_turns, rtol=0, atol=1e-10)
     own = torch.stack([by_transl[view, :, :, view] for view in range(2)])
     torch.testing.assert_close(own, torch.eye(3, dtype=own.dtype, device=device).expand_as(own))
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["edges", "keypoints"])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_rows_are_the_jacobian_along_their_directions(
+    shape: ArticulatedShape, kind: int, directions: int
+) -> None:
+    device = shape.template.device
+    points = kinds_of_points(shape)[kind]
+    local = rotation_matrices(randoms(device, 2, BODY_JOINTS, 3, scale=0.4))
+    betas, transl = randoms(device, NUM_BETAS), randoms(device, 2, 3)
+    posed = shape.posed(betas, shape.global_rotations(local), transl)
+    whole = points.jacobian(posed, TURNED.to(device))
+    along = randoms(device, *whole.points.shape[:2], directions, 3)
+    rows = points.rows(posed, TURNED.to(device), along)
+    torch.testing.assert_close(rows.by_betas, along @ whole.by_betas)
+    expected = (along @ whole.by_turns.flatten(3)).view(rows.by_turns.shape)
+    torch.testing.assert_close(rows.by_turns, expected)
+
+
+def test_pose_correctives_move_the_skin_but_not_the_keypoints(shape: ArticulatedShape) -> None:
+    device = shape.template.device
+    local = rotation_matrices(randoms(device, 2, BODY_JOINTS, 3, scale=0.4))
+    betas, transl = randoms(device, NUM_BETAS), randoms(device, 2, 3)
+    rotations = shape.global_rotations(local)
+    offsets = randoms(device, 2, len(shape.template), 3, scale=0.01)
+    plain = shape.posed(betas, rotations, transl)
+    corrected = shape.posed(betas, rotations, transl, offsets)
+    edges, keypoints = kinds_of_points(shape)
+    torch.testing.assert_close(keypoints.points(corrected), keypoints.points(plain))
+    vertices = torch.arange(0, 12000, 500, device=device)
+    skin = shape.vertices(corrected)
+    middles = 0.5 * (skin[:, vertices] + skin[:, vertices + 7])
+    torch.testing.assert_close(edges.points(corrected), middles)
+    assert (edges.points(corrected) - edges.points(plain)).abs().max() > 1e-3
+
+
+def test_what_is_prepared_once_serves_autograd_whoever_asked_first() -> None:
+    data, cpu = free_body(Gender.FEMALE), torch.device("cpu")
+    with torch.inference_mode():
+        keypoints = body_keypoints(articulated_shape(data, NUM_BETAS, cpu))
+    shape = articulated_shape(data, NUM_BETAS, cpu)
+    assert body_keypoints(shape) is keypoints
+    betas = torch.zeros(NUM_BETAS, dtype=torch.float64, requires_grad=True)
+    still = torch.eye(3, dtype=torch.float64).expand(1, BODY_JOINTS, 3, 3)
+    points = keypoints.points(shape.posed(betas, still, still.new_zeros((1, 3))))
+    (gradient,) = torch.autograd.grad(points.square().sum(), betas)
+    assert gradient.abs().max() > 0
 
 
 def test_pixels_move_with_points_and_focal_length_as_autograd_says(device: torch.device) -> None:

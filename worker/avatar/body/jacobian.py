@@ -9,6 +9,11 @@ vertex v and joint J linear in betas, G_j the global rotation of joint j, and T_
   ``Q_a = Σ_{j below a} w_ij (p_ij − T_a)`` and p_ij is where joint j alone would carry the vertex;
 * by translation: the identity.
 
+All of this is linear in two things a point has for each of its joints: its share of the place at
+rest, and of the weight.  A residual on the image asks only for what a point does along a direction
+or two, so that derivatives are pulled back along these (`SkinnedPoints.rows`), not taken along all
+three axes first.
+
 Fingers, jaw and eyes are stiff here: their weights go to the joint that carries them, which
 leaves the first 22 joints of SMPL-X.  Pose correctives (the operator's SMPL-X has them, the free
 body has not) can enter as offsets whose own derivative by pose, a few millimetres a radian, is
@@ -20,6 +25,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -59,6 +65,16 @@ class PointJacobian:
     """(B, M, 3, K)."""
     by_turns: Tensor
     """(B, M, 3, A, 3): by a turn about each world axis of each of A joints."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointRows:
+    """What points do along given directions; by translation it is those directions."""
+
+    by_betas: Tensor
+    """(B, M, n, K)."""
+    by_turns: Tensor
+    """(B, M, n, A, 3)."""
 
 
 class ArticulatedShape(torch.nn.Module):
@@ -170,8 +186,34 @@ class ArticulatedShape(torch.nn.Module):
         return _skin(self.weights, rest, posed)
 
 
+@lru_cache(maxsize=4)
+def articulated_shape(data: BodyData, num_betas: int, device: torch.device) -> ArticulatedShape:
+    """Give the fitted part of a body on a device; it is prepared once and shared.
+
+    Args:
+        data: the body.
+        num_betas: K.
+        device: where the solver works.
+    """
+    # Whoever asks first may be in inference mode, whose tensors autograd cannot use later.
+    with torch.inference_mode(mode=False):
+        return ArticulatedShape(data, num_betas).to(device)
+
+
+@lru_cache(maxsize=4)
+def body_keypoints(shape: ArticulatedShape) -> RegressedPoints:
+    """Give the body's 23 keypoints; they are prepared once and shared."""
+    with torch.inference_mode(mode=False):  # as above
+        return RegressedPoints(shape, shape.keypoint_regressor)
+
+
 class SkinnedPoints(ABC):
-    """M points of the body, each a fixed mixture of its vertices."""
+    """M points of the body, each a fixed mixture of its vertices.
+
+    A point is linear in its features: for each joint the mixture of what that joint carries at
+    rest, and how much of the point that is.  So one product with what the joints do gives all
+    points, and another all their levers.
+    """
 
     def __init__(self, shape: ArticulatedShape, weights: Tensor) -> None:
         self._shape = shape
@@ -179,46 +221,63 @@ class SkinnedPoints(ABC):
         """(B or 1, M, 22): how much of each point each joint carries."""
 
     @abstractmethod
+    def _rest(self, posed: PosedSkeleton) -> Tensor:
+        """(B, M, 3, 22): the mixture at rest, weighted by what each joint carries of it."""
+
+    @abstractmethod
+    def _pulled_shapedirs(self, rotations: Tensor, along: Tensor) -> Tensor:
+        """(B, M, n, K): by betas along (B, M, n, 3), the joints held where they are."""
+
     def points(self, posed: PosedSkeleton) -> Tensor:
         """(B, M, 3) where the points are."""
+        return self._features(posed) @ _motions(posed).flatten(1, 2)
 
-    @abstractmethod
-    def _carried(self, posed: PosedSkeleton) -> Tensor:
-        """(B, M, 22, 3): the share of each point that each joint carries; they sum to it."""
+    def rows(self, posed: PosedSkeleton, turned: Tensor, along: Tensor) -> PointRows:
+        """How the points move along directions that the caller chooses.
 
-    @abstractmethod
-    def _turned_shapedirs(self, rotations: Tensor) -> Tensor:
-        """(B, M, 3, K): derivative by betas with the joints held where they are."""
+        A residual on the image asks for one or two directions of a point and not for three: to
+        pull these back through the joints costs a third of the whole Jacobian.
+
+        Args:
+            posed: the joints.
+            turned: (A,) int64 joints whose turns are asked for.
+            along: (B, M, n, 3) in the world.
+        """
+        views, points, directions = along.shape[:3]
+        joint_part = posed.joints_by_betas - torch.einsum(
+            "bjac,jck->bjak", posed.rotations, self._shape.joint_shapedirs
+        )
+        weights = self._weights.expand(views, -1, -1)
+        on_joints = along.unsqueeze(4) * weights[:, :, None, None]
+        by_joints = on_joints.view(views, -1, 66) @ joint_part.transpose(1, 2).flatten(1, 2)
+
+        # What a turn of joint a moves: what hangs on it, seen from where it is.
+        motions = _motions(posed).unsqueeze(4).repeat(1, 1, 1, 1, len(turned))
+        motions[:, 3] -= posed.joints[:, None, turned].mT
+        motions *= self._shape.carries[turned].T.unsqueeze(1)
+        levers = (self._features(posed) @ motions.view(views, 88, -1)).view(views, points, 1, 3, -1)
+        return PointRows(
+            by_betas=self._pulled_shapedirs(posed.rotations, along)
+            + by_joints.view(views, points, directions, -1),
+            by_turns=_turned(levers, along.unsqueeze(4)),
+        )
 
     def jacobian(self, posed: PosedSkeleton, turned: Tensor) -> PointJacobian:
-        """Where the points are and how they move.
+        """Where the points are and how they move along all three axes.
 
         Args:
             posed: the joints.
             turned: (A,) int64 joints whose turns are asked for.
         """
-        carried = self._carried(posed)
-        weights = self._weights.expand(carried.shape[0], -1, -1)
-        joint_part = posed.joints_by_betas - torch.einsum(
-            "bjac,jck->bjak", posed.rotations, self._shape.joint_shapedirs
-        )
-        by_joints = (weights @ joint_part.flatten(2)).view(
-            *weights.shape[:2], 3, self._shape.num_betas
-        )
+        points = self.points(posed)
+        axes = torch.eye(3, dtype=points.dtype, device=points.device)
+        rows = self.rows(posed, turned, axes.expand(*points.shape[:2], 3, 3))
+        return PointJacobian(points, rows.by_betas, rows.by_turns)
 
-        carries = self._shape.carries[turned]
-        below = (weights @ carries.mT).unsqueeze(-1) * posed.joints[:, None, turned]
-        lever = torch.einsum("aj,bmjc->bmac", carries, carried) - below
-        x, y, z = lever.unbind(-1)
-        zero = torch.zeros_like(x)
-        # Column d is e_d × lever.
-        cross = torch.stack((zero, z, -y, -z, zero, x, y, -x, zero), dim=-1)
-        cross = cross.view(*x.shape, 3, 3)
-        return PointJacobian(
-            points=carried.sum(dim=2),
-            by_betas=self._turned_shapedirs(posed.rotations) + by_joints,
-            by_turns=cross.permute(0, 1, 3, 2, 4),
-        )
+    def _features(self, posed: PosedSkeleton) -> Tensor:
+        """(B, M, 88): see the class; four numbers a joint."""
+        weights = self._weights.expand(len(posed.rotations), -1, -1).unsqueeze(2)
+        return torch.cat((self._rest(posed), weights), dim=2).flatten(2)
 
 
 class VertexMixtures(SkinnedPoints):
@@ -231,36 +290,37 @@ class VertexMixtures(SkinnedPoints):
     """
 
     def __init__(self, shape: ArticulatedShape, vertex_index: Tensor, coefficients: Tensor) -> None:
-        self._mixed = tuple(vertex_index.shape[1:])
         self._index = vertex_index.flatten(1)
-        self._rest = shape.template[self._index]
-        self._rest_by_betas = shape.shapedirs[self._index]
-        # (B, M*n, 22): skinning weight times share, so that sums over n are the mixture.
-        self._shares = shape.weights[self._index] * coefficients.flatten(1).unsqueeze(-1)
-        super().__init__(shape, self._mix(self._shares))
+        self._template = shape.template[vertex_index]
+        # (B, M, n * 3, K): the vertices of a point side by side, so that products sum over them.
+        self._by_betas = shape.shapedirs[vertex_index].flatten(2, 3)
+        # (B, M, n, 22): skinning weight times share.
+        self._shares = shape.weights[vertex_index] * coefficients.unsqueeze(-1)
+        super().__init__(shape, self._shares.sum(dim=2))
 
-    def points(self, posed: PosedSkeleton) -> Tensor:
-        """(B, M, 3) where the points are."""
-        return self._mix(_skin(self._shares, self._at_rest(posed), posed))
+    def _rest(self, posed: PosedSkeleton) -> Tensor:
+        rest = self._template + (self._by_betas @ posed.betas).view(self._template.shape)
+        if posed.offsets is not None:
+            moved = posed.offsets.gather(1, self._index.unsqueeze(-1).expand(-1, -1, 3))
+            rest = rest + moved.view(rest.shape)
+        # Σ share ⊗ place, written out: products of so small matrices take three times as long.
+        rest, shares = rest.unsqueeze(4), self._shares.unsqueeze(3)
+        mixed = rest[:, :, 0] * shares[:, :, 0]
+        for vertex in range(1, rest.shape[2]):
+            mixed.addcmul_(rest[:, :, vertex], shares[:, :, vertex])
+        return mixed
 
-    def _carried(self, posed: PosedSkeleton) -> Tensor:
-        turned = torch.einsum("bjac,buc->buja", posed.rotations, self._at_rest(posed))
-        return self._mix(self._shares.unsqueeze(-1) * (turned + _origins(posed).unsqueeze(1)))
-
-    def _turned_shapedirs(self, rotations: Tensor) -> Tensor:
-        blended = (self._shares @ rotations.flatten(2)).view(*self._shares.shape[:2], 3, 3)
-        return self._mix(blended @ self._rest_by_betas)
-
-    def _at_rest(self, posed: PosedSkeleton) -> Tensor:
-        rest = self._rest + self._rest_by_betas @ posed.betas
-        if posed.offsets is None:
-            return rest
-        return rest + posed.offsets.gather(1, self._index.unsqueeze(-1).expand(-1, -1, 3))
-
-    def _mix(self, per_vertex: Tensor) -> Tensor:
-        """Sum (B, M*n, …) into (B, M, …)."""
-        batch, rest = per_vertex.shape[0], per_vertex.shape[2:]
-        return per_vertex.view(batch, *self._mixed, *rest).sum(dim=2)
+    def _pulled_shapedirs(self, rotations: Tensor, along: Tensor) -> Tensor:
+        views, points, vertices = self._shares.shape[:3]
+        blended = self._shares.flatten(1, 2) @ rotations.flatten(2)
+        blended = blended.view(views, points, vertices, 3, 3).transpose(2, 3).flatten(3)
+        pulled = (along @ blended).unsqueeze(4)
+        by_betas = self._by_betas.unsqueeze(2)
+        # As above.
+        summed = pulled[:, :, :, 0] * by_betas[:, :, :, 0]
+        for column in range(1, 3 * vertices):
+            summed.addcmul_(pulled[:, :, :, column], by_betas[:, :, :, column])
+        return summed
 
 
 class RegressedPoints(SkinnedPoints):
@@ -275,25 +335,43 @@ class RegressedPoints(SkinnedPoints):
 
     def __init__(self, shape: ArticulatedShape, regressor: Tensor) -> None:
         super().__init__(shape, (regressor @ shape.weights).unsqueeze(0))
-        self._rest = torch.einsum("mv,vj,vc->mjc", regressor, shape.weights, shape.template)
+        carried = (shape.template.unsqueeze(-1) * shape.weights.unsqueeze(1)).flatten(1)
+        self._template = (regressor @ carried).view(1, len(regressor), 3, -1)
         by_point = []
         for row in regressor:
             used = row.nonzero().squeeze(1)
             shares = row[used].unsqueeze(1) * shape.weights[used]
-            by_point.append(torch.einsum("vj,vck->jck", shares, shape.shapedirs[used]))
-        self._rest_by_betas = torch.stack(by_point)
+            by_point.append(torch.einsum("vj,vck->cjk", shares, shape.shapedirs[used]))
+        # (M, 66, K).
+        self._by_betas = torch.stack(by_point).flatten(1, 2)
 
-    def points(self, posed: PosedSkeleton) -> Tensor:
-        """(B, M, 3) where the points are."""
-        return self._carried(posed).sum(dim=2)
+    def _rest(self, posed: PosedSkeleton) -> Tensor:
+        moved = (self._by_betas @ posed.betas).view(self._template.shape)
+        return (self._template + moved).expand(len(posed.rotations), -1, -1, -1)
 
-    def _carried(self, posed: PosedSkeleton) -> Tensor:
-        rest = self._rest + self._rest_by_betas @ posed.betas
-        turned = torch.einsum("bjac,mjc->bmja", posed.rotations, rest)
-        return turned + self._weights.unsqueeze(-1) * _origins(posed).unsqueeze(1)
+    def _pulled_shapedirs(self, rotations: Tensor, along: Tensor) -> Tensor:
+        by_joint = rotations.permute(0, 2, 3, 1).flatten(2)
+        return (along @ by_joint.unsqueeze(1)) @ self._by_betas
 
-    def _turned_shapedirs(self, rotations: Tensor) -> Tensor:
-        return torch.einsum("bjac,mjck->bmak", rotations, self._rest_by_betas)
+
+def _motions(posed: PosedSkeleton) -> Tensor:
+    """(B, 4, 22, 3) what each joint does: three rows turn a point at rest, one carries it."""
+    turns = posed.rotations.permute(0, 3, 1, 2)
+    return torch.cat((turns, _origins(posed).unsqueeze(1)), dim=1)
+
+
+def _turned(levers: Tensor, along: Tensor) -> Tensor:
+    """(…, A, 3) along · (axis × lever), for each axis, of (…, 3, A) levers: lever × along."""
+    x, y, z = levers.unbind(dim=-2)
+    along_x, along_y, along_z = along.unbind(dim=-2)
+    return torch.stack(
+        (
+            (y * along_z).addcmul_(z, along_y, value=-1),
+            (z * along_x).addcmul_(x, along_z, value=-1),
+            (x * along_y).addcmul_(y, along_x, value=-1),
+        ),
+        dim=-1,
+    )
 
 
 def _origins(posed: PosedSkeleton) -> Tensor:

@@ -19,7 +19,7 @@ from recipes.cases.subject import Subject
 from recipes.sample_person.surface import Surface, smoothed
 from worker.avatar.body.layout import JOINT_INDEX
 from worker.avatar.body.model import BodyData
-from worker.avatar.types import BoolArray, Float64Array, Int64Array
+from worker.avatar.types import BoolArray, Float64Array, Gender, Int64Array
 
 _ANGLES, _LEVELS = 48, 90
 _SHEET_M = 0.03
@@ -28,6 +28,9 @@ _SHEET_M = 0.03
 _SOLE_M: Range = (0.010, 0.035)
 _SHOE_M: Range = (0.004, 0.010)
 _HAIR_M: Range = (0.003, 0.030)
+_LONG_HAIR = {Gender.FEMALE: 0.65, Gender.MALE: 0.05}
+"""Share of people whose hair falls over neck or back."""
+_HAIR_DOWN_M: Range = (-0.02, 0.20)
 _HANG_M = 0.10
 """Over this height cloth keeps the share `hang` of what it stands off."""
 _HIDES_M = 0.015
@@ -57,6 +60,7 @@ class Layer:
 class Worn:
     """What a person wears."""
 
+    family: str
     layers: tuple[Layer, ...]
     """Bottom and top."""
     vertices: Float64Array
@@ -65,6 +69,8 @@ class Worn:
     """(V,) vertices whose outline in a photo has no gap between the legs."""
     hair_m: float
     """Length over the skull."""
+    hair_down_m: float
+    """How far it falls below the neck; 0: it does not."""
     sole_m: float
     """Thickness of the soles; 0: barefoot."""
     upper_m: float
@@ -104,9 +110,13 @@ def dress(rig: BodyData, subject: Subject, family: str, rng: np.random.Generator
     hair_m, sole_m, upper_m = (rng.uniform(*span) for span in (_HAIR_M, _SOLE_M, _SHOE_M))
     if bottom.legless:
         sole_m = upper_m = 0.0
+    falls = rng.random() < _LONG_HAIR[subject.gender]
+    hair_down_m = rng.uniform(*_HAIR_DOWN_M) if falls else 0.0
     lift += body.hair(hair_m)
     dressed = body.shod(subject.vertices + lift, sole_m, upper_m)
-    return Worn(tuple(layers), dressed, tuple(spanned), hair_m, sole_m, upper_m)
+    return Worn(
+        family, tuple(layers), dressed, tuple(spanned), hair_m, hair_down_m, sole_m, upper_m
+    )
 
 
 class _Regions:

@@ -84,7 +84,7 @@ def write_person(
             "gender": str(subject.gender),
             "measurementsCm": {k: round(v, 2) for k, v in subject.measurements_cm.items()},
             "verticesFile": "truth.npz",
-            **({} if worn is None else {"clothes": worn.names}),
+            **({} if worn is None else {"family": worn.family, "clothes": worn.names}),
         },
     )
     np.savez_compressed(

@@ -22,7 +22,7 @@ from recipes.cases.folder import Declared, write_case
 from recipes.cases.garments import FAMILIES, TEST_ONLY
 from recipes.cases.photo_case import make_case, write_photo_case
 from recipes.cases.subject import Subject
-from recipes.cases.subjects import NARROW, WIDE, Spread, draw_subjects
+from recipes.cases.subjects import NARROW, WIDE, draw_subjects
 from recipes.cases.views import Camera, Look, observe
 from recipes.free_body.tpose import tpose_rotations
 from worker.avatar.body.free import free_body
@@ -55,9 +55,8 @@ def main() -> None:
         for index, (subject, said) in enumerate(zip(subjects, declared, strict=True)):
             folder = root / f"{gender}-{index:02d}"
             if args.photos:
-                chance = np.random.default_rng([seed, GENDERS.index(gender), index, PHOTO_STREAM])
-                turns = tpose_rotations()
-                worn, photos = make_case(rig, subject, args.wear, turns, chance)
+                seeds = (seed, GENDERS.index(gender), index, PHOTO_STREAM)
+                worn, photos = make_case(rig, subject, args.wear, tpose_rotations(), seeds)
                 write_photo_case(folder, subject, said, worn, photos)
                 print(folder, flush=True)
                 continue
@@ -79,8 +78,9 @@ def main() -> None:
             ]
             write_case(folder, subject, said, views, worn=worn, half=args.half)
             print(folder, flush=True)
-        if not args.no_baselines:
-            report[str(gender)] = _baselines(gender, subjects, declared, spread)
+        # The regressions for photos are the committed ones, of recipes.cases.guesses.
+        if not args.no_baselines and not args.photos:
+            report[str(gender)] = _baselines(gender, subjects, declared)
     if report:
         (root / "baselines.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
@@ -138,10 +138,10 @@ def _declare(subject: Subject, seed: int, index: int) -> Declared:
 
 
 def _baselines(
-    gender: Gender, subjects: Sequence[Subject], declared: Sequence[Declared], spread: Spread
+    gender: Gender, subjects: Sequence[Subject], declared: Sequence[Declared]
 ) -> dict[str, object]:
     """Fit both regressions on other subjects and hold them to these."""
-    others = draw_subjects(BASELINE_SUBJECTS, gender, BASELINE_SEED, spread)
+    others = draw_subjects(BASELINE_SUBJECTS, gender, BASELINE_SEED)
     result: dict[str, object] = {"subjects": BASELINE_SUBJECTS, "seed": BASELINE_SEED}
     for name, with_weight in (("height", False), ("height+weight", True)):
         baseline = Baseline.fitted(others, with_weight=with_weight)

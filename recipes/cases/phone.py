@@ -15,7 +15,7 @@ LENSES_MM = (23.0, 34.0)
 
 _HEIGHT_M = (0.8, 1.65)
 """Of the lens: on a shelf, at the chest, before the eyes."""
-_SHARE = (0.64, 0.85)
+_SHARE = (0.56, 0.84)
 """How much of the picture's height the person takes."""
 _ROLL_DEG = 1.2
 _EDGE = 0.03

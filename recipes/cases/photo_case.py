@@ -26,7 +26,7 @@ def make_case(
     subject: Subject,
     family: str,
     to_tpose: Float64Array,
-    rng: np.random.Generator,
+    seeds: Sequence[int],
 ) -> tuple[Worn, list[Taken]]:
     """Dress the subject from a family of garments and photograph it from the front and the side.
 
@@ -35,15 +35,21 @@ def make_case(
         subject: who.
         family: a key of `garments.FAMILIES`.
         to_tpose: (55, 3, 3) global turns from anny's pose to the T-pose.
-        rng: decides everything else.
+        seeds: decide everything else.
     """
-    worn = dress(rig, subject, family, rng)
-    look = draw_dress(subject.gender, [layer.garment for layer in worn.layers], rng)
-    studio = draw_studio(rng)
-    quality = int(rng.integers(*JPEG_QUALITY))
+
+    def chance(about: int) -> np.random.Generator:
+        """A stream of its own for each thing, so that none depends on how others are drawn."""
+        return np.random.default_rng([*seeds, about])
+
+    worn = dress(rig, subject, family, chance(0))
+    look = draw_dress(subject.gender, [layer.garment for layer in worn.layers], chance(1))
+    studio = draw_studio(chance(2))
+    quality = int(chance(3).integers(*JPEG_QUALITY))
     photos = []
-    for view in ViewName:
-        stance = draw_stance(view, rng)
+    for number, view in enumerate(ViewName):
+        stance = draw_stance(view, chance(10 + number))
+        rng = chance(20 + number)
         bent = bend(subject, rig.lbs_weights, to_tpose, stance)
         scene = Scene(look, studio, quality)
         photos.append(take(rig, subject, worn, bent, scene, name=view, stance=stance.name, rng=rng))

@@ -11,12 +11,13 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from recipes.cases.draping import Worn
+from recipes.cases.hair import long_hair
 from recipes.cases.looks import Dress
 from recipes.cases.phone import Phone, draw_phone
 from recipes.cases.stance import Bent
-from recipes.cases.studio import Studio, backdrop, casters_of
+from recipes.cases.studio import Grid, Studio, backdrop, casters_of
 from recipes.cases.subject import Subject
-from recipes.sample_person.light import receive
+from recipes.sample_person.light import Casters, Received, receive
 from recipes.sample_person.paint import paint
 from recipes.sample_person.photograph import develop
 from recipes.sample_person.surface import FloatArray, Surface, unit
@@ -35,6 +36,7 @@ _LAYER_OF = {
     "top": 2,
     "bottom": 3,
     "hair": 4,
+    "long hair": 4,
     "shoe_left": 5,
     "shoe_right": 5,
 }
@@ -96,8 +98,10 @@ def take(
     normals = np.concatenate([surfaces[n].normals() for n in names])
     phone = draw_phone(points, rng)
 
+    grid = Grid.of(scene.studio, phone)
     casters = casters_of(points, faces, rng)
-    image = backdrop(scene.studio, phone, casters, rng)
+    lit, behind = _received(scene.studio, casters, phone, grid, points=points, normals=normals)
+    image = backdrop(scene.studio, phone, grid.enlarged(behind, phone), rng)
     uv, depth = phone.see(points)
     raster = rasterise(
         torch.from_numpy(uv),
@@ -115,14 +119,6 @@ def take(
         {n: surfaces[n] for n in ("eye_left", "eye_right")},
         dict(zip(JOINT_NAMES, subject.joints, strict=True)),
         (points, points),
-    )
-    lit = receive(
-        scene.studio.lamps,
-        casters,
-        points=points.astype(np.float32),
-        normals=normals.astype(np.float32),
-        toward_eye=unit(phone.place - points).astype(np.float32),
-        exponent=np.full(len(points), 12.0, np.float32),
     )
 
     def at_pixels(values: FloatArray) -> FloatArray:
@@ -163,7 +159,7 @@ def take(
     exposed = image * (scene.studio.exposure * scene.studio.tint)
     return Taken(
         name,
-        _jpeg(develop(exposed, rng, grain=scene.studio.grain), scene.quality),
+        _jpeg(develop(exposed, rng, grain=scene.studio.grain, glow=False), scene.quality),
         phone,
         stance,
         (cover * 255 + 0.5).astype(np.uint8),
@@ -171,6 +167,30 @@ def take(
         bare,
         keypoints,
     )
+
+
+def _received(
+    studio: Studio,
+    casters: Casters,
+    phone: Phone,
+    grid: Grid,
+    *,
+    points: FloatArray,
+    normals: FloatArray,
+) -> tuple[Received, FloatArray]:
+    """Light at the vertices, and (N, 3) at the grid behind them: one set of shadow maps."""
+    both = np.concatenate((points, grid.points.reshape(-1, 3)))
+    got = receive(
+        studio.lamps,
+        casters,
+        points=both.astype(np.float32),
+        normals=np.concatenate((normals, grid.normals.reshape(-1, 3))).astype(np.float32),
+        toward_eye=unit(phone.place - both).astype(np.float32),
+        exponent=np.full(len(both), 12.0, np.float32),
+    )
+    count = len(points)
+    at_vertices = Received(got.diffuse[:count], got.wrapped[:count], got.gloss[:count])
+    return at_vertices, np.asarray(got.diffuse[count:])
 
 
 def _surfaces(
@@ -195,6 +215,12 @@ def _surfaces(
     joints = dict(zip(JOINT_NAMES, subject.joints, strict=True))
     head = Figure(skin, {"eye_left": balls[1], "eye_right": balls[0]}, joints, (posed, posed))
     surfaces["hair"] = short_hair(head, worn.hair_m / 0.02)
+    if worn.hair_down_m:
+        sheet, triangles = long_hair(subject, weights, worn.hair_down_m, 0.5 * worn.hair_m)
+        # It turns with the head: with the vertex on its top.
+        crown = int(np.argmax(subject.vertices[:, 1]))
+        hanging = sheet @ bent.linear[crown].T + bent.shift[crown]
+        surfaces["long hair"] = Surface(hanging, sheet, triangles)
     for side in ("left", "right") if worn.sole_m else ():
         columns = [JOINT_INDEX[f"{side}_ankle"], JOINT_INDEX[f"{side}_foot"]]
         foot = posed[weights[:, columns].sum(axis=1) > 0.5]
@@ -226,7 +252,7 @@ def _shaded(
         here = rest[mine]
         folds = np.ones(len(here))
         if cloth is None:
-            painted = paint(name, here, figure, scene.dress.body)
+            painted = paint(name.split()[-1], here, figure, scene.dress.body)
         else:
             painted = cloth.paint(here)
             tilted = cloth.emboss(here, normals[mine])

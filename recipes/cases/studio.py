@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from recipes.cases.phone import Phone
-from recipes.sample_person.light import Casters, Fineness, Lamp, receive, room
+from recipes.sample_person.light import Casters, Fineness, Lamp, room
 from recipes.sample_person.paint import linear
-from recipes.sample_person.surface import FloatArray, IntArray, unit
+from recipes.sample_person.surface import FloatArray, IntArray
 
 COARSE = Fineness(window_lamps=24, room_lamps=28, cell_m=0.010, cloud_points=120_000)
 _GRID_PX = 10
@@ -105,30 +104,68 @@ def casters_of(points: FloatArray, faces: IntArray, rng: np.random.Generator) ->
     return Casters.of(points, faces, rng, COARSE)
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Points of the background at which light is traced."""
+
+    points: FloatArray
+    """(R, C, 3)."""
+    normals: FloatArray
+
+    @classmethod
+    def of(cls, studio: Studio, phone: Phone) -> Grid:
+        """Every few pixels of the picture."""
+        rows = np.arange(0, phone.height + _GRID_PX, _GRID_PX)
+        columns = np.arange(0, phone.width + _GRID_PX, _GRID_PX)
+        row, column = np.meshgrid(rows.astype(float), columns.astype(float), indexing="ij")
+        at, on_floor = _hit(studio, phone, row, column)
+        return cls(at, np.where(on_floor[..., None], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]))
+
+    def enlarged(self, light: FloatArray, phone: Phone) -> FloatArray:
+        """Light (R * C, 3) at these points, read at every pixel: (H, W, 3)."""
+        rows, columns = self.points.shape[:2]
+        planes = light.reshape(rows, columns, 3).astype(np.float32)
+        size = (columns * _GRID_PX, rows * _GRID_PX)
+        full = [
+            np.asarray(Image.fromarray(planes[..., k]).resize(size, Image.Resampling.BILINEAR))
+            for k in range(3)
+        ]
+        half = _GRID_PX // 2  # a cell's middle is where its ray was sent
+        here = np.stack(full, axis=-1)[half : half + phone.height, half : half + phone.width]
+        return here.astype(np.float64)
+
+
 def backdrop(
-    studio: Studio, phone: Phone, casters: Casters, rng: np.random.Generator
+    studio: Studio, phone: Phone, light: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
-    """The room without the person but with the person's shadow, (H, W, 3) linear."""
+    """The room without the person, (H, W, 3) linear, in the light (H, W, 3) that reaches it."""
     row, column = np.mgrid[0 : phone.height, 0 : phone.width] + 0.5
     at, on_floor = _hit(studio, phone, row, column)
-    rough = gaussian_filter(rng.standard_normal(row.shape), 1.5) * 3
-    rough += gaussian_filter(rng.standard_normal(row.shape), 12.0) * 20
     up = at[..., 1]
     skirting = (up < 0.08) & ~on_floor
-    albedo = np.where(on_floor[..., None], _floor(studio, at), studio.wall)
+    albedo = np.broadcast_to(studio.wall, at.shape).copy()
+    albedo[on_floor] = _floor(studio, at[on_floor])
     for thing in studio.things:
         beside = at[..., 0] - thing.left_m
         above = up - thing.low_m
         depth = np.minimum.reduce([beside, thing.width_m - beside, above, thing.height_m - above])
         shown = ~on_floor & (depth > 0)
-        edge = (depth < 0.035)[..., None]
-        albedo = np.where(shown[..., None], np.where(edge, thing.frame, thing.albedo), albedo)
-    albedo = np.where(skirting[..., None], 0.7, albedo) * (1 + 0.02 * rough)[..., None]
-    near_corner = 1 - 0.3 * np.exp(
-        -np.abs(np.where(on_floor, at[..., 2] - studio.wall_m, up)) / 0.12
-    )
-    light = _light(studio, phone, casters)
-    return albedo * light * near_corner[..., None]
+        albedo[shown] = thing.albedo
+        albedo[shown & (depth < 0.035)] = thing.frame
+    albedo[skirting] = 0.7
+    from_corner = np.where(on_floor, at[..., 2] - studio.wall_m, up)
+    near_corner = 1 - 0.3 * np.exp(-np.abs(from_corner) / 0.12)
+    return albedo * light * (near_corner * (1 + 0.02 * _mottle(row.shape, rng)))[..., None]
+
+
+def _mottle(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
+    """Unevenness of walls and floors, about -1..1: coarse blots and finer ones."""
+    total = np.zeros(shape)
+    for blot_px in (3, 14):
+        small = rng.standard_normal([edge // blot_px + 2 for edge in shape]).astype(np.float32)
+        size = (shape[1], shape[0])
+        total += np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC))
+    return total
 
 
 def _hit(
@@ -153,6 +190,7 @@ def _hit(
 
 
 def _floor(studio: Studio, at: FloatArray) -> FloatArray:
+    """Boards or tiles at points (N, 3)."""
     if not studio.boards_m:
         return np.broadcast_to(studio.floor, at.shape)
     x, z = at[..., 0] / studio.boards_m, at[..., 2] / studio.boards_m
@@ -161,30 +199,3 @@ def _floor(studio: Studio, at: FloatArray) -> FloatArray:
     gap = (np.abs(x - np.floor(x) - 0.5) > 0.485) | (np.abs(z - np.floor(z) - 0.5) > 0.49)
     shade = (1 + 0.16 * (tone - np.floor(tone) - 0.5)) * np.where(gap, 0.6, 1.0)
     return np.asarray(studio.floor * shade[..., None])
-
-
-def _light(studio: Studio, phone: Phone, casters: Casters) -> FloatArray:
-    """Light on floor and wall, traced on a coarse grid, (H, W, 3)."""
-    rows = np.arange(0, phone.height + _GRID_PX, _GRID_PX)
-    columns = np.arange(0, phone.width + _GRID_PX, _GRID_PX)
-    row, column = np.meshgrid(rows.astype(float), columns.astype(float), indexing="ij")
-    at, on_floor = _hit(studio, phone, row, column)
-    normal = np.where(on_floor[..., None], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0])
-    flat = at.reshape(-1, 3)
-    got = receive(
-        studio.lamps,
-        casters,
-        points=flat.astype(np.float32),
-        normals=normal.reshape(-1, 3).astype(np.float32),
-        toward_eye=unit(phone.place - flat).astype(np.float32),
-        exponent=np.full(len(flat), 30.0, np.float32),
-    )
-    light = got.diffuse.reshape(*at.shape)
-    size = (len(columns) * _GRID_PX, len(rows) * _GRID_PX)
-    full = [
-        np.asarray(Image.fromarray(light[..., k]).resize(size, Image.Resampling.BILINEAR))
-        for k in range(3)
-    ]
-    half = _GRID_PX // 2  # a cell's middle is where its ray was sent
-    stacked = np.stack(full, axis=-1)
-    return stacked[half : half + phone.height, half : half + phone.width].astype(np.float64)

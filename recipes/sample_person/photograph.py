@@ -205,17 +205,21 @@ def _planks(at: FloatArray) -> FloatArray:
     return colour * (1 - 0.5 * np.clip(gap, 0, 1))[:, None]
 
 
-def develop(image: FloatArray, rng: np.random.Generator, *, grain: float = 1.0) -> np.ndarray:
+def develop(
+    image: FloatArray, rng: np.random.Generator, *, grain: float = 1.0, glow: bool = True
+) -> np.ndarray:
     """Lens, sensor and tone curve: linear light to sRGB bytes.
 
     Args:
         image: (H, W, 3) linear.
         rng: decides the noise.
         grain: its strength; 1 is a phone in daylight.
+        glow: whether the lens scatters a little light.
     """
     height, width = image.shape[:2]
-    glow = gaussian_filter(image, (14, 14, 0))
-    image = gaussian_filter(0.97 * image + 0.03 * glow, (0.55, 0.55, 0))
+    if glow:
+        image = 0.97 * image + 0.03 * gaussian_filter(image, (14, 14, 0))
+    image = gaussian_filter(image, (0.55, 0.55, 0))
     row, column = np.mgrid[0:height, 0:width]
     off = ((row - height / 2) ** 2 + (column - width / 2) ** 2) / (height**2 / 4 + width**2 / 4)
     image = image * (1 - 0.16 * off)[..., None]

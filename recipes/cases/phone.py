@@ -13,10 +13,11 @@ DIAGONAL_35MM_MM = 43.27
 LENSES_MM = (23.0, 34.0)
 """35 mm equivalents of phones' main cameras, slightly cropped ones included."""
 
-_HEIGHT_M = (0.8, 1.65)
-"""Of the lens: on a shelf, at the chest, before the eyes."""
-_SHARE = (0.56, 0.84)
+_HEIGHT = (0.5, 0.95)
+"""Of the lens, in statures: on a shelf, at the chest, before the eyes."""
+_SHARE = (0.52, 0.82)
 """How much of the picture's height the person takes."""
+_NEAREST_M = 1.7
 _ROLL_DEG = 1.2
 _EDGE = 0.03
 """Least distance of the person from the picture's edge, in its height and width."""
@@ -63,11 +64,12 @@ def draw_phone(points: FloatArray, rng: np.random.Generator) -> Phone:
     focal_px = focal_px_of(rng.uniform(*LENSES_MM))
     top = float(points[:, 1].max())
     share = rng.uniform(*_SHARE)
-    height_m = rng.uniform(*_HEIGHT_M)
+    height_m = rng.uniform(*_HEIGHT) * top
+    distance_m = max(focal_px * top / (share * HEIGHT), _NEAREST_M)
     phone = Phone(
         focal_px,
-        np.array([rng.normal(0, 0.04), height_m, focal_px * top / (share * HEIGHT)]),
-        float(np.arctan2(height_m - top / 2, focal_px * top / (share * HEIGHT))),
+        np.array([rng.normal(0, 0.04), height_m, distance_m]),
+        float(np.arctan2(height_m - top / 2, distance_m)),
         0.0,
         np.radians(rng.normal(0, _ROLL_DEG)),
     )

@@ -26,9 +26,11 @@ def refuse_unsafe(path: str) -> str:
         UnsafeKey: it is empty, absolute, has `.` or `..`, backslashes, control or format
             characters, ends in a slash, is too long for a file system, or is a name of our own.
     """
-    if any(unicodedata.category(char) in _UNPRINTABLE for char in path):
+    # What is printable has none of them, and is nearly every path.
+    if not path.isprintable() and any(unicodedata.category(char) in _UNPRINTABLE for char in path):
         raise UnsafeKey(f"{path!r} has characters that cannot be seen")
-    if any(len(part.encode()) > _PART_BYTES for part in path.split("/")):
+    long = len(path.encode()) > _PART_BYTES
+    if long and any(len(part.encode()) > _PART_BYTES for part in path.split("/")):
         raise UnsafeKey(f"{path!r} has a part of more than {_PART_BYTES} bytes")
     if _UNSAFE.search(path):
         raise UnsafeKey(f"{path!r} is not a plain relative path")

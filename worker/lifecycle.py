@@ -2,7 +2,7 @@
 
 Start: HTTP (so that the reason for not being ready can be read from the first moment), engines and
 queue side by side; jobs are taken only while an engine is usable.  A dependency that is down, a
-missing model or a required estimator that does not exist does not end the process: a container
+missing model or a required estimator that is not there does not end the process: a container
 that exits is started again for ever, billed all the while, and says less than `/ready` does.
 
 Stop, within three seconds: no further job is taken, running ones are put back, reports that are on
@@ -37,9 +37,9 @@ from worker.consumer.worker import Consumer
 from worker.engine import preflight
 from worker.engine.devices import child_environments
 from worker.engine.limits import EngineLimits
-from worker.engine.messages import EngineConfig
 from worker.engine.pool import EnginePool
 from worker.engine.supervisor import COMMAND, EngineState
+from worker.engine_config import engine_config
 from worker.errors import (
     AvatarError,
     QueueUnavailable,
@@ -67,6 +67,7 @@ from worker.weights import Weights, describe, refusal
 log = get_logger("worker")
 
 QUEUE_RETRY_S: Final = 5.0
+LICENSED_RETRY_S: Final = 30.0
 CLOSE_S: Final = 0.3
 CLEAN_AGAIN_S: Final = 5.0
 SWEEP_EVERY_S: Final = 6 * 3600.0
@@ -108,7 +109,7 @@ class Worker:
         self._work_store = WorkStore(self._bucket)
         self.outbox = Outbox(self._redis, self._api, prefix=prefix, queue=queue, owner=self.name)
         self.engine = EnginePool(
-            _engine_config(settings),
+            engine_config(settings),
             environments=_engine_environments(settings),
             on_state=lambda _state: self._open_or_close(),
             command=engine_command,
@@ -192,10 +193,7 @@ class Worker:
                 log.error("worker.no_gpu", why=why, advice=advice)
                 await asyncio.Event().wait()
         if self.settings.pipeline.require_real_avatar:
-            await self.weights.bring()
-            self._refusal = refusal(self.settings)
-            log.error("worker.refuses_jobs", why=str(self._refusal), advice=self._refusal.advice)
-            await asyncio.Event().wait()
+            await self._await_licensed()
         self.engine.start()
         await asyncio.gather(self._reach_queue(), self.weights.bring())
         self.outbox.start()
@@ -203,6 +201,16 @@ class Worker:
         self._open_or_close()
         # Shielded: cancelling this task, on SIGTERM, must not tear the loop from its job.
         await asyncio.shield(loop)
+
+    async def _await_licensed(self) -> None:
+        """Wait, saying why, until a licensed estimator is enabled; the engine then verifies it."""
+        await self.weights.bring()
+        while (why := refusal(self.settings)) is not None:
+            if self._refusal is None or self._refusal.message != why.message:
+                log.error("worker.refuses_jobs", why=str(why), advice=why.advice)
+            self._refusal = why
+            await asyncio.sleep(LICENSED_RETRY_S)
+        self._refusal = None
 
     async def _start_taking(self) -> asyncio.Task[None]:
         while True:
@@ -347,22 +355,6 @@ def _demand_gpu(settings: Settings) -> None:
         return
     if trouble := missing_gpu("cuda"):
         raise SettingsError(f"WORKER_DEVICE is cuda: {trouble.message}", advice=trouble.advice)
-
-
-def _engine_config(settings: Settings) -> EngineConfig:
-    pipeline = settings.pipeline
-    return EngineConfig(
-        device=pipeline.device,
-        observer_models_dir=str(pipeline.observer_model_dir)
-        if pipeline.observer_model_dir
-        else None,
-        display_pose=pipeline.display_pose,
-        apose_arm_down_deg=pipeline.apose_arm_down_deg,
-        silhouette_refine=pipeline.silhouette_refine,
-        silhouette_torso_erode_px=pipeline.silhouette_torso_erode_px,
-        gltfpack_path=pipeline.gltfpack_path,
-        require_gltfpack=pipeline.require_gltfpack,
-    )
 
 
 def _engine_environments(settings: Settings) -> list[dict[str, str]]:

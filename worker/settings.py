@@ -305,27 +305,40 @@ class PipelineSettings(_Group):
 
 
 class ModelSettings(_Group):
-    """Licensed models on the operator's volume, read by later versions."""
+    """Licensed models on the operator's volume."""
 
     title = "Models"
+    estimators: CommaList = _var(
+        "AVATAR_ESTIMATORS",
+        "In which order estimators propose the first body: the first one that is enabled is asked, "
+        "the next one where it fails on a job. sam3d_body is enabled by SAM3DBODY_ENABLED, pixie "
+        "by its weights in PIXIE_MODEL_DIR.",
+        example="pixie,sam3d_body",
+        default=("sam3d_body", "pixie"),
+    )
     smplx_dir: Path = _var(
         "SMPLX_MODEL_DIR",
-        "Folder of the operator's SMPL-X files.",
+        "Folder of the operator's SMPLX_{NEUTRAL,FEMALE,MALE}.npz. Where it holds "
+        "SMPLX_NEUTRAL.npz, SMPL-X is fitted, by the declared gender; else the free body.",
         example="/app/models/smplx",
         default=Path("/app/models/smplx"),
     )
     pixie_dir: Path = _var(
         "PIXIE_MODEL_DIR",
-        "Folder of PIXIE's code and data.",
+        "Folder of PIXIE's code, with its files in data/. PIXIE is enabled where "
+        "data/pixie_model.tar lies.",
         example="/app/src/pipeline/PIXIE",
         default=Path("/app/src/pipeline/PIXIE"),
     )
     pixie_use_tex: bool = _var(
-        "PIXIE_USE_TEX", "Use PIXIE's texture model.", example="false", default=False
+        "PIXIE_USE_TEX",
+        "Asks for PIXIE's texture model, which is not used: skin comes from the photo.",
+        example="false",
+        default=False,
     )
     smpl_anthro_model_ext: str | None = _var(
         "SMPL_ANTHRO_MODEL_EXT",
-        "File ending of the body models, npz or pkl.",
+        "File ending of the body models; npz alone is read (`models-sync place` converts pkl).",
         example="npz",
         default=None,
     )
@@ -334,13 +347,13 @@ class ModelSettings(_Group):
     )
     sam3d_repo_dir: Path = _var(
         "SAM3DBODY_REPO_DIR",
-        "Folder of SAM 3D Body's code.",
+        "Folder of SAM 3D Body's code; dinov3 and SMPL-Anthropometry are looked for beside it.",
         example="/app/vendors/sam-3d-body",
         default=Path("/app/vendors/sam-3d-body"),
     )
     sam3d_checkpoint: Path = _var(
         "SAM3DBODY_CHECKPOINT_PATH",
-        "SAM 3D Body's weights.",
+        "SAM 3D Body's weights; model_config.yaml lies beside them or one folder up.",
         example="/app/models/sam3d/model.ckpt",
         default=Path("/app/models/sam3d/model.ckpt"),
     )
@@ -352,25 +365,41 @@ class ModelSettings(_Group):
     )
     sam3d_segmentor: Path = _var(
         "SAM3DBODY_SEGMENTOR_PATH",
-        "Folder of SAM 2, with its checkpoints.",
+        "Folder of SAM 2, with its checkpoints in checkpoints/.",
         example="/app/vendors/sam2",
         default=Path("/app/vendors/sam2"),
     )
     sam3d_use_mask: bool = _var(
-        "SAM3DBODY_USE_MASK", "Give SAM 3D Body the mask of SAM 2.", example="true", default=True
+        "SAM3DBODY_USE_MASK",
+        "Give SAM 3D Body the person's mask, and take SAM 2's outline where its checkpoint lies; "
+        "the free outline serves where it does not.",
+        example="true",
+        default=True,
     )
     sam3d_detector: Path | None = _var(
         "SAM3DBODY_DETECTOR_PATH",
-        "Person detector of SAM 3D Body.",
+        "Person detector of SAM 3D Body; not used: it is given our box.",
         example="/app/models/sam3d/detector",
         default=None,
     )
     sam3d_fov: Path | None = _var(
         "SAM3DBODY_FOV_PATH",
-        "Field-of-view estimator of SAM 3D Body.",
+        "Field-of-view estimator of SAM 3D Body; not used: it is given our camera.",
         example="/app/models/sam3d/fov",
         default=None,
     )
+
+    @validates_model(mode="after")
+    def _known_estimators(self) -> Self:
+        wanted = self.estimators
+        if unknown := set(wanted) - {"sam3d_body", "pixie"}:
+            raise ValueError(
+                f"AVATAR_ESTIMATORS names {', '.join(sorted(unknown))}; "
+                "known are sam3d_body and pixie"
+            )
+        if len(set(wanted)) != len(wanted):
+            raise ValueError("AVATAR_ESTIMATORS names one of them twice")
+        return self
 
 
 class SyncSettings(_Group):
@@ -618,9 +647,18 @@ class Settings:
     def limitations(self) -> list[str]:
         """What the environment asks for and this version cannot do; told at start and on /ready."""
         asked = {
-            "SAM3DBODY_ENABLED=true: SAM 3D Body is not in this version; the free body is fitted "
-            "without it.": self.models.sam3d_enabled,
-            "PIXIE_USE_TEX=true: PIXIE is not in this version.": self.models.pixie_use_tex,
+            "PIXIE_USE_TEX=true: PIXIE's texture is not used; skin comes from the photo.": (
+                self.models.pixie_use_tex
+            ),
+            "SAM3DBODY_DETECTOR_PATH is not used: SAM 3D Body is given our box.": (
+                self.models.sam3d_detector is not None
+            ),
+            "SAM3DBODY_FOV_PATH is not used: SAM 3D Body is given our camera.": (
+                self.models.sam3d_fov is not None
+            ),
+            "SMPL_ANTHRO_MODEL_EXT has no effect: npz alone is read.": (
+                self.models.smpl_anthro_model_ext not in {None, "npz", ".npz"}
+            ),
         }
         return [sentence for sentence, is_asked in asked.items() if is_asked]
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.engine_config import PIXIE_WEIGHTS, licensed_enabled
 from worker.errors import LicensedEstimatorMissing, WeightsUnavailable
 from worker.observability.logs import get_logger
 
@@ -181,8 +182,13 @@ def missing_weights(settings: Settings) -> str | None:
     return how_to_get(missing, volume.local_root) if missing else None
 
 
-def refusal(settings: Settings) -> LicensedEstimatorMissing:
-    """Say why REQUIRE_REAL_AVATAR cannot be met, naming the files that are missing too."""
+def refusal(settings: Settings) -> LicensedEstimatorMissing | None:
+    """Say why REQUIRE_REAL_AVATAR cannot be met, naming the files that are missing too.
+
+    None when a licensed estimator is enabled: whether it is as it should be, its loading tells.
+    """
+    if licensed_enabled(settings):
+        return None
     from models_sync.errors import SyncError  # noqa: PLC0415 - see `Weights._try`
     from models_sync.verify import how_to_get, verify_quick  # noqa: PLC0415 - same
 
@@ -195,7 +201,10 @@ def refusal(settings: Settings) -> LicensedEstimatorMissing:
             advice=error.advice,
         )
     if not missing:
-        return LicensedEstimatorMissing()
+        return LicensedEstimatorMissing(
+            f"{LicensedEstimatorMissing().message} SAM3DBODY_ENABLED is false, and "
+            f"{settings.models.pixie_dir / PIXIE_WEIGHTS} is missing.",
+        )
     return LicensedEstimatorMissing(
         f"{LicensedEstimatorMissing().message} {how_to_get(missing, volume.local_root)}"
     )

@@ -213,11 +213,11 @@ async def test_require_real_avatar_refuses_jobs_says_why_and_stays_up(
 async def test_what_cannot_be_done_is_told_at_start_and_on_ready(
     environment: dict[str, str],
 ) -> None:
-    async with worker_process(environment, SAM3DBODY_ENABLED="true") as worker:
+    async with worker_process(environment, PIXIE_USE_TEX="true") as worker:
         line = await worker.logged("worker.limitation")
-        assert "SAM3DBODY_ENABLED" in line["text"]
+        assert "PIXIE_USE_TEX" in line["text"]
         _, facts = await worker.get("/ready")
-        assert "SAM3DBODY_ENABLED" in facts["warnings"][0]
+        assert "PIXIE_USE_TEX" in facts["warnings"][0]
 
 
 async def test_missing_models_are_not_ready_and_no_job_is_taken(

@@ -193,11 +193,11 @@ def test_what_this_version_cannot_do_is_said() -> None:
     assert load().limitations() == []
     told = " ".join(
         load(
-            SAM3DBODY_ENABLED="true",
+            SAM3DBODY_DETECTOR_PATH="/models/detector",
             PIXIE_USE_TEX="1",
         ).limitations()
     )
-    for name in ("SAM3DBODY_ENABLED", "PIXIE_USE_TEX"):
+    for name in ("SAM3DBODY_DETECTOR_PATH", "PIXIE_USE_TEX"):
         assert name in told
 
 

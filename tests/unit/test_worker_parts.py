@@ -98,7 +98,11 @@ MESSAGES = [
         (
             b'{"kind":"config","device":"auto","observer_models_dir":null,"display_pose":"apose",'
             b'"apose_arm_down_deg":25.0,"silhouette_refine":true,"silhouette_torso_erode_px":8,'
-            b'"gltfpack_path":null,"require_gltfpack":false}\n'
+            b'"gltfpack_path":null,"require_gltfpack":false,"smplx_dir":null,"sam2_dir":null,'
+            b'"sam2_required":true,"anthropometry_dir":null,"estimators":{"order":["sam3d_body",'
+            b'"pixie"],"required":false,"pixie_dir":null,"sam3d_enabled":false,'
+            b'"sam3d_repo_dir":null,"sam3d_checkpoint":null,"sam3d_mhr":null,'
+            b'"sam3d_use_mask":true}}\n'
         ),
     ),
     (

@@ -2,7 +2,8 @@
 
 photo    decode, orient, refuse what is no usable photo
 observe  the one person: keypoints, outline, camera; refuse what cannot be fitted
-fit      the body whose posed outline explains all photos, at the declared height
+fit      what an estimator proposes, if one is there; then the body whose posed outline explains
+         all photos, at the declared height
 measure  ISO 8559-1 girths and lengths on that body
 export   GLB, pictures, documents
 """
@@ -10,25 +11,31 @@ export   GLB, pictures, documents
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 
-from worker.avatar.body.free import display_topology, free_body
+from worker.avatar.body.choice import FittedBody, load_bodies
+from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.body.model import BodyModel
 from worker.avatar.checkpoint import Checkpoints, request_key
+from worker.avatar.estimate.chain import PRIOR, EstimatorChain, Proposed
+from worker.avatar.estimate.guess import initial_guess
+from worker.avatar.estimate.load import EstimatorConfig, load_estimators
+from worker.avatar.estimate.memory import DeviceMemory
+from worker.avatar.estimate.protocol import Topology
 from worker.avatar.export.writer import ExportInputs, ExportOptions, write_outputs
 from worker.avatar.fingerprint import fingerprint
 from worker.avatar.fit import FitOptions, fit_body
-from worker.avatar.measure import Measurer
+from worker.avatar.measure.anthropometry import SmplAnthropometry
 from worker.avatar.observe import Observer
 from worker.avatar.observe.assets import ASSETS, default_models_dir
-from worker.avatar.observe.sam2 import LARGE, Sam2Masks
+from worker.avatar.observe.sam2 import LARGE, Sam2Masks, checkpoint_path
 from worker.avatar.photo import read_photo
 from worker.avatar.photo.read import WORKING_SIDE_PX
 from worker.avatar.quality import assess
@@ -42,6 +49,7 @@ from worker.avatar.types import (
     FittedView,
     Float64Array,
     Gender,
+    InitialGuess,
     Observation,
     Photo,
     Progress,
@@ -99,6 +107,14 @@ class PipelineConfig:
     """Checkout of SAM 2 with its checkpoint, for outlines by SAM 2; None: the free ones."""
     sam2_model: str = LARGE
     """Which of its checkpoints."""
+    sam2_required: bool = True
+    """Whether it must be there; else the free outlines serve where its checkpoint is missing."""
+    smplx_dir: str | None = None
+    """SMPLX_MODEL_DIR; None, or a folder without SMPLX_NEUTRAL.npz: the free body."""
+    estimators: EstimatorConfig = field(default_factory=EstimatorConfig)
+    anthropometry_dir: str | None = None
+    """Checkout of SMPL-Anthropometry, which measures SMPL-X bodies a second time; None: it does
+    not."""
 
 
 class Pipeline:
@@ -109,15 +125,22 @@ class Pipeline:
         config: PipelineConfig,
         device: torch.device,
         observer: Observer,
+        bodies: Mapping[Gender, FittedBody],
+        *,
         masks: Sam2Masks | None = None,
+        chain: EstimatorChain | None = None,
     ) -> None:
         self.config = config
         self.device = device
         self._observer = observer
+        self._bodies = bodies
         self._masks = masks
-        self._bodies: dict[Gender, tuple[BodyModel, Measurer]] = {}
-        self.fingerprint = ""
-        """Of code, weights and choices, once loaded: keys what was computed."""
+        self._chain = chain or EstimatorChain()
+        self._second: SmplAnthropometry | None = None
+        if config.anthropometry_dir is not None and bodies[Gender.NEUTRAL].is_smplx:
+            self._second = SmplAnthropometry.load(Path(config.anthropometry_dir))
+        self.fingerprint = self._fingerprint()
+        """Of code, weights and choices: keys what was computed."""
 
     @classmethod
     def load(cls, config: PipelineConfig) -> Self:
@@ -126,6 +149,8 @@ class Pipeline:
         Raises:
             ModelMissing: a model file is not there; the advice says how to get it.
             ModelInvalid: a model file is not what it should be.
+            LicensedEstimatorMissing: an estimator is required and none is enabled.
+            OutOfMemory: the GPU has too little free memory for what is enabled.
             EngineError: CUDA was asked for and is not there.
         """
         # The fit's matrices are small: on a free machine a second thread saves a tenth of a
@@ -133,14 +158,18 @@ class Pipeline:
         torch.set_num_threads(1)
         models_dir = config.observer_models_dir or default_models_dir()
         device = _pick_device(config.device)
+        memory = DeviceMemory(device)
+        memory.require(_weights_of(config))
+        smplx_dir = Path(config.smplx_dir) if config.smplx_dir else None
+        with memory.of("bodies"):
+            bodies = load_bodies(smplx_dir, device)
         masks = None
-        if config.sam2_dir is not None:
-            masks = Sam2Masks.load(Path(config.sam2_dir), device, model=config.sam2_model)
-        pipeline = cls(config, device, Observer.load(models_dir), masks)
-        for gender in Gender:
-            pipeline._load_body(gender)
-        pipeline.fingerprint = pipeline._fingerprint()
-        return pipeline
+        if (sam2_dir := _sam2_dir(config)) is not None:
+            with memory.of("masks"):
+                masks = Sam2Masks.load(sam2_dir, device, model=config.sam2_model)
+        with memory.of("estimators"):
+            chain = load_estimators(config.estimators, device)
+        return cls(config, device, Observer.load(models_dir), bodies, masks=masks, chain=chain)
 
     @property
     def device_name(self) -> str:
@@ -157,9 +186,12 @@ class Pipeline:
     @property
     def models(self) -> list[str]:
         """What is loaded, with digests."""
-        body, _ = self._bodies[Gender.NEUTRAL]
         outlines = [self._masks.source] if self._masks else []
-        return [self._observer.source, *outlines, body.data.source]
+        estimators = [estimator.source for estimator in self._chain.estimators]
+        bodies = dict.fromkeys(body.model.data.source for body in self._bodies.values())
+        if not self._bodies[Gender.NEUTRAL].is_smplx:  # one file holds all three
+            bodies = dict.fromkeys([self._bodies[Gender.NEUTRAL].model.data.source])
+        return [self._observer.source, *outlines, *estimators, *bodies]
 
     def cuda_reserved_bytes(self) -> int:
         """How much CUDA memory torch's allocator holds; 0 on the CPU."""
@@ -209,18 +241,23 @@ class Pipeline:
                 observations = [_certain(self._observe(photo)) for photo in photos]
                 if checkpoint is not None and (files := kept.save_observations(observations)):
                     checkpoint(Stage.OBSERVE, files)
-        body, measurer = self._bodies[request.gender]
+        chosen = self._bodies[request.gender]
+        body, measurer = chosen.model, chosen.measurer
+        proposed = Proposed({}, PRIOR)
         with clock.stage(Stage.FIT):
-            fit = kept.load_fit(observations, request.gender, body.num_betas)
+            fit = kept.load_fit(observations, body.data.gender, body.num_betas)
             if fit is None:
-                fit = self._fit(body, observations, request, progress)
+                proposed = self._chain.propose(photos, observations)
+                fit = self._fit(chosen, observations, request, proposed, progress)
                 if checkpoint is not None and (files := kept.save_fit(fit)):
                     checkpoint(Stage.FIT, files)
         with clock.stage(Stage.MEASURE):
             vertices, scale = _rest_body(body, fit, request.height_m)
             measurements_cm = dict(measurer.measure(vertices))
         quality = assess(fit, observations)
-        sources = self._sources(fit, observations)
+        sources = self._sources(chosen, observations, fit, proposed)
+        if self._second is not None:
+            sources["secondMeasurer"] = self._second.report(body.data, vertices)
         if economy:
             sources["economy"] = f"photos at {side_px} px, for lack of memory"
         with clock.stage(Stage.EXPORT):
@@ -228,7 +265,7 @@ class Pipeline:
                 folder,
                 ExportInputs(
                     body=body.data,
-                    display=display_topology(),
+                    display=chosen.display,
                     fit=fit,
                     scale=scale,
                     photos=photos,
@@ -260,13 +297,14 @@ class Pipeline:
 
     def _fit(
         self,
-        body: BodyModel,
+        chosen: FittedBody,
         observations: Sequence[Observation],
         request: AvatarRequest,
+        proposed: Proposed,
         progress: Progress,
     ) -> BodyFit:
         return fit_body(
-            body,
+            chosen.model,
             observations,
             height_m=request.height_m,
             weight_kg=request.weight_kg,
@@ -274,20 +312,19 @@ class Pipeline:
                 self.config.silhouette_refine, self.config.silhouette_torso_erode_px
             ),
             progress=lambda fraction: progress(Stage.FIT, fraction),
+            initial=_initial(chosen, proposed, request.height_m),
         )
-
-    def _load_body(self, gender: Gender) -> None:
-        data = free_body(gender)
-        model = BodyModel(data, dtype=torch.float64).to(self.device)
-        self._bodies[gender] = (model, Measurer(data))
 
     def _fingerprint(self) -> str:
         config = self.config
         return fingerprint(
             [asset.sha256 for asset in ASSETS]
-            + [body.data.digest for body, _ in self._bodies.values()]
-            + ([self._masks.digest] if self._masks else []),
+            + [body.model.data.digest for body in self._bodies.values()]
+            + ([self._masks.digest] if self._masks else [])
+            + [digest for each in self._chain.estimators for digest in each.digests],
             {
+                "estimators": [estimator.source for estimator in self._chain.estimators],
+                "required": self._chain.required,
                 "display_pose": config.display_pose,
                 "apose_arm_down_deg": config.apose_arm_down_deg,
                 "silhouette_refine": config.silhouette_refine,
@@ -306,15 +343,31 @@ class Pipeline:
             require_gltfpack=self.config.require_gltfpack,
         )
 
-    def _sources(self, fit: BodyFit, observations: Sequence[Observation]) -> dict[str, Any]:
-        return {
-            "observer": sorted({seen.source for seen in observations}),
-            "estimator": "prior",
-            "body": self._bodies[fit.gender][0].data.source,
+    def _sources(
+        self,
+        chosen: FittedBody,
+        observations: Sequence[Observation],
+        fit: BodyFit,
+        proposed: Proposed,
+    ) -> dict[str, Any]:
+        seen_by = sorted({seen.source for seen in observations})
+        sources: dict[str, Any] = {
+            "observer": seen_by,
+            "masks": [source.partition("+")[2] or "free" for source in seen_by],
+            "estimator": proposed.source,
+            "body": chosen.model.data.source,
             "measurer": "iso8559-1",
             "device": self.device_name,
             "views": [view.view.value for view in fit.views],
         }
+        if proposed.estimates:
+            sources["estimatorConfidence"] = {
+                view.value: round(estimate.confidence, 3)
+                for view, estimate in proposed.estimates.items()
+            }
+        if proposed.failures:
+            sources["estimatorFailures"] = list(proposed.failures)
+        return sources
 
 
 class _StageClock:
@@ -331,6 +384,38 @@ class _StageClock:
         yield
         self.seconds[stage.value] = round(time.perf_counter() - started, 3)
         self._progress(stage, 1.0)
+
+
+def _initial(chosen: FittedBody, proposed: Proposed, height_m: float) -> InitialGuess | None:
+    """Bring what was proposed to the body that is fitted."""
+    if not proposed.estimates:
+        return None
+    body = chosen.model
+    maps = {Topology.MHR: chosen.from_mhr}
+    return initial_guess(
+        ArticulatedShape(body.data, body.num_betas).to(body.device),
+        body.data.gender,
+        proposed.estimates,
+        maps | {Topology.SMPLX: None} if chosen.is_smplx else maps,
+        height_m,
+    )
+
+
+def _sam2_dir(config: PipelineConfig) -> Path | None:
+    """Where SAM 2 lies, when it is to be used."""
+    if config.sam2_dir is None:
+        return None
+    folder = Path(config.sam2_dir)
+    there = checkpoint_path(folder, config.sam2_model).is_file()
+    return folder if there or config.sam2_required else None
+
+
+def _weights_of(config: PipelineConfig) -> list[Path]:
+    """The files whose weights go to the device."""
+    files = config.estimators.weights()
+    if (folder := _sam2_dir(config)) is not None:
+        files.append(checkpoint_path(folder, config.sam2_model))
+    return files
 
 
 def _certain(seen: Observation) -> Observation:

@@ -8,10 +8,11 @@ imported, in front of everything, and what was imported must come from it.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +59,49 @@ def import_vendor(folder: Path, module: str, *, variable: str) -> ModuleType:
             advice=f"Uninstall the other {package}: only the pinned checkout may run.",
         )
     return imported
+
+
+def import_isolated(
+    folder: Path, names: Sequence[str], stand_ins: Mapping[str, Mapping[str, Any]]
+) -> ModuleType:
+    """Import top-level modules of a vendor whose names are anybody's, and forget their names.
+
+    Args:
+        folder: the checkout.
+        names: its modules, each after those that it imports; the last one is returned.
+        stand_ins: modules that it imports and that are not wanted, with what is taken from them.
+
+    Raises:
+        ModelMissing: a file or a package that it needs is not there.
+    """
+    known = {name: sys.modules.get(name) for name in (*names, *stand_ins)}
+    try:
+        for name in known:
+            sys.modules.pop(name, None)
+        for name, attributes in stand_ins.items():
+            sys.modules[name] = ModuleType(name)
+            vars(sys.modules[name]).update(attributes)
+        with quiet():
+            for name in names:
+                found = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+                if found is None or found.loader is None or not (folder / f"{name}.py").is_file():
+                    raise ModelMissing(
+                        f"{folder} holds no {name}.py.", advice="Run `make vendors`."
+                    )
+                module = importlib.util.module_from_spec(found)
+                sys.modules[name] = module
+                found.loader.exec_module(module)
+    except ImportError as error:
+        raise ModelMissing(
+            f"{folder.name} cannot be imported: {error}.",
+            advice="Install requirements/vendors.lock.",
+        ) from error
+    finally:
+        for name, before in known.items():
+            sys.modules.pop(name, None)
+            if before is not None:
+                sys.modules[name] = before
+    return module
 
 
 @contextmanager

@@ -26,6 +26,20 @@ class _Message(BaseModel):
 
 
 # ---------------------------------------------------------------- worker → engine
+class EstimatorsConfig(BaseModel):
+    """Which estimators; the fields of `worker.avatar.estimate.load.EstimatorConfig`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    order: tuple[str, ...] = ("sam3d_body", "pixie")
+    required: bool = False
+    pixie_dir: str | None = None
+    sam3d_enabled: bool = False
+    sam3d_repo_dir: str | None = None
+    sam3d_checkpoint: str | None = None
+    sam3d_mhr: str | None = None
+    sam3d_use_mask: bool = True
+
+
 class EngineConfig(_Message):
     """How to load the pipeline; the fields of `worker.avatar.pipeline.PipelineConfig`."""
 
@@ -38,6 +52,11 @@ class EngineConfig(_Message):
     silhouette_torso_erode_px: int = 8
     gltfpack_path: str | None = None
     require_gltfpack: bool = False
+    smplx_dir: str | None = None
+    sam2_dir: str | None = None
+    sam2_required: bool = True
+    anthropometry_dir: str | None = None
+    estimators: EstimatorsConfig = EstimatorsConfig()
 
 
 class RunJob(_Message):

@@ -63,12 +63,17 @@ class PipelineBuilder:
     """`worker.avatar.pipeline` behind this process's messages."""
 
     def __init__(self, config: EngineConfig) -> None:
+        from worker.avatar.estimate.load import EstimatorConfig  # noqa: PLC0415 - torch
         from worker.avatar.pipeline import Pipeline, PipelineConfig  # noqa: PLC0415 - torch
 
-        fields = config.model_dump(exclude={"kind", "observer_models_dir"})
+        fields = config.model_dump(exclude={"kind", "observer_models_dir", "estimators"})
         folder = config.observer_models_dir
         self._pipeline = Pipeline.load(
-            PipelineConfig(**fields, observer_models_dir=Path(folder) if folder else None)
+            PipelineConfig(
+                **fields,
+                observer_models_dir=Path(folder) if folder else None,
+                estimators=EstimatorConfig(**config.estimators.model_dump()),
+            )
         )
 
     def ready(self) -> Ready:

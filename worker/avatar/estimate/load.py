@@ -45,6 +45,14 @@ class EstimatorConfig:
         }
         return tuple(name for name in self.order if on.get(name, False))
 
+    def weights(self) -> list[Path]:
+        """The files whose weights the enabled ones put on the device."""
+        files = {
+            SAM3D_BODY: [Path(self.sam3d_checkpoint or "")],
+            PIXIE: [Path(self.pixie_dir or "") / PIXIE_WEIGHTS],
+        }
+        return [path for name in self.enabled() for path in files[name]]
+
     def why_none(self) -> str:
         """Say, for each in the declared order, why it is not enabled."""
         why = {

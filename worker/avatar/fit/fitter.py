@@ -25,7 +25,7 @@ from worker.avatar.fit.residuals import ImageTargets, ShapePrior, outline_target
 from worker.avatar.fit.solver import Solver
 from worker.avatar.fit.start import find_start
 from worker.avatar.fit.state import FitState, stack
-from worker.avatar.types import BodyFit, FittedView, Intrinsics, Observation
+from worker.avatar.types import BodyFit, FittedView, InitialGuess, Intrinsics, Observation
 from worker.errors import BodyHidden, FitFailed
 
 _JOINT_STEPS = 4
@@ -48,6 +48,7 @@ def fit_body(
     weight_kg: float | None = None,
     progress: Callable[[float], None] | None = None,
     options: FitOptions | None = None,
+    initial: InitialGuess | None = None,
 ) -> BodyFit:
     """Find the shape, and a pose and camera for each view, that explain the observations.
 
@@ -58,6 +59,8 @@ def fit_body(
         weight_kg: declared weight, if any.
         progress: called with how much is done, 0..1.
         options: the operator's choices.
+        initial: where an estimator would start; it is taken where it explains a view's keypoints
+            better than our own start does.
 
     Returns:
         The fit.  Its body has the declared height only to within what the photos say; whoever
@@ -72,7 +75,8 @@ def fit_body(
     views = [gather(observation) for observation in observations]
     shape = ArticulatedShape(body.data, body.num_betas).to(body.device)
     with torch.inference_mode():
-        solved = _solve(shape, views, ShapePrior(shape, height_m, weight_kg), options, tell)
+        prior = ShapePrior(shape, height_m, weight_kg)
+        solved = _solve(shape, views, prior, options, initial=initial, tell=tell)
         return _report(shape, body, views, observations, solved)
 
 
@@ -89,10 +93,12 @@ def _solve(
     views: Sequence[Evidence],
     shape_prior: ShapePrior,
     options: FitOptions,
+    *,
+    initial: InitialGuess | None,
     tell: Callable[[float], None],
 ) -> _Solved:
     keypoints = RegressedPoints(shape, shape.keypoint_regressor)
-    starts = [find_start(shape, keypoints, view, shape_prior) for view in views]
+    starts = [find_start(shape, keypoints, view, shape_prior, initial) for view in views]
     tell(0.2)
     state = stack([found for found, _ in starts])
     mean_pose = torch.cat([mean for _, mean in starts])

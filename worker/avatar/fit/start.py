@@ -6,6 +6,8 @@ few steps against the keypoints choose between the candidates.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from worker.avatar.fit.evidence import Evidence
 from worker.avatar.fit.residuals import ShapePrior
 from worker.avatar.fit.solver import Solver
 from worker.avatar.fit.state import FitState
-from worker.avatar.types import KEYPOINTS, Float64Array, ViewName
+from worker.avatar.types import KEYPOINTS, Float64Array, InitialGuess, ViewName
 
 _YAWS_DEG = {ViewName.FRONT: (0.0,), ViewName.SIDE: (90.0, -90.0)}
 """Turns about the body's own vertical to try; +90 looks to the right of the image."""
@@ -37,9 +39,13 @@ _SETTLED = 1e-3
 
 
 def find_start(
-    shape: ArticulatedShape, keypoints: SkinnedPoints, view: Evidence, shape_prior: ShapePrior
+    shape: ArticulatedShape,
+    keypoints: SkinnedPoints,
+    view: Evidence,
+    shape_prior: ShapePrior,
+    initial: InitialGuess | None = None,
 ) -> tuple[FitState, Tensor]:
-    """Fit one view's keypoints from each likely direction and keep the best.
+    """Fit one view's keypoints from each likely direction, and from a guess, and keep the best.
 
     Returns:
         The state, one view, and the pose (1, 22, 3, 3) around which its pose is spread.
@@ -47,18 +53,39 @@ def find_start(
     best: tuple[float, FitState, Tensor] | None = None
     for yaw_deg in _YAWS_DEG[view.view]:
         mean = _facing(shape, yaw_deg)
-        solver = Solver.of(shape, keypoints, [view], mean, shape_prior)
-        state = _rough(shape, keypoints, view, mean)
-        for _ in range(_KEYPOINT_STEPS):
-            state, saved = solver.improve(state, None)
-            if saved < _SETTLED:
-                break
-        loss = solver.loss(state, None)
-        if best is None or loss < best[0]:
-            best = (loss, state, mean)
+        for begin in _beginnings(shape, keypoints, view, mean, initial):
+            # Damping is the solver's own, so each beginning has a fresh one.
+            solver = Solver.of(shape, keypoints, [view], mean, shape_prior)
+            state = begin
+            for _ in range(_KEYPOINT_STEPS):
+                state, saved = solver.improve(state, None)
+                if saved < _SETTLED:
+                    break
+            loss = solver.loss(state, None)
+            if best is None or loss < best[0]:
+                best = (loss, state, mean)
     if best is None:
         raise AssertionError(view.view)
     return best[1], best[2]
+
+
+def _beginnings(
+    shape: ArticulatedShape,
+    keypoints: SkinnedPoints,
+    view: Evidence,
+    mean: Tensor,
+    initial: InitialGuess | None,
+) -> list[FitState]:
+    """Where one direction is tried from: the limbs as they hang, and the guess, if there is one."""
+    rough = _rough(shape, keypoints, view, mean)
+    if initial is None or view.view not in initial.poses:
+        return [rough]
+    like = shape.template
+    local = rotation.exp(like.new_tensor(initial.poses[view.view]))[None]
+    betas = rough.betas if initial.betas is None else like.new_tensor(initial.betas)
+    at_origin = replace(rough, betas=betas, local=local, transl=torch.zeros_like(rough.transl))
+    body = keypoints.points(at_origin.posed(shape))[0]
+    return [rough, replace(at_origin, transl=_distance(body, view).unsqueeze(0))]
 
 
 def _facing(shape: ArticulatedShape, yaw_deg: float) -> Tensor:

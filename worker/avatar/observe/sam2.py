@@ -56,6 +56,11 @@ DISAGREES: Final = (
 )
 
 
+def checkpoint_path(folder: Path, model: str = LARGE) -> Path:
+    """Where a checkout of SAM 2 holds a checkpoint."""
+    return folder / "checkpoints" / f"{model}.pt"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sam2Masks:
     """SAM 2's image predictor, loaded."""
@@ -91,7 +96,7 @@ class Sam2Masks:
             ModelMissing: code, checkpoint or a package is not there.
             ModelInvalid: the checkpoint is not one of this model, or the network gives no numbers.
         """
-        path = checkpoint or folder / "checkpoints" / f"{model}.pt"
+        path = checkpoint or checkpoint_path(folder, model)
         file = WeightsFile(f"SAM 2, {model}", path, sha256)
         # The file first: it is what is wrong most often, and reading it needs no vendor's code.
         state = read_state(file, at=("model",))

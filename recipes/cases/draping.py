@@ -46,6 +46,23 @@ _MARGIN_M = 0.04
 
 
 @dataclass(frozen=True, slots=True)
+class Sheet:
+    """Cloth around both legs that follows neither's skin."""
+
+    points: Float64Array
+    """(N, 3) around the T-posed body."""
+    faces: Int64Array
+    """(F, 3)."""
+    shares: Float64Array
+    """(N, 3) how much pelvis, left and right thigh carry each point."""
+
+    def bent(self, linear: Float64Array, shift: Float64Array) -> Float64Array:
+        """Points (N, 3) where pelvis and thighs take them by maps (3, 3, 3) and (3, 3)."""
+        moved = np.einsum("jab,nb->nja", linear, self.points) + shift
+        return np.asarray(np.einsum("nj,nja->na", self.shares, moved))
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One garment on a person."""
 
@@ -54,6 +71,8 @@ class Layer:
     """(V, 3) the T-posed body under it, moved out to the cloth."""
     inside: Float64Array
     """(V,) metres from the nearest hem, positive where there is cloth."""
+    sheet: Sheet | None = None
+    """What hangs in one piece around both legs, if anything does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +118,9 @@ def dress(rig: BodyData, subject: Subject, family: str, rng: np.random.Generator
     layers, spanned = [], []
     under = np.zeros_like(lift)
     for garment, is_top in ((bottom, False), (top, True)):
-        offset, inside = body.lay(garment, rng, is_top=is_top)
+        offset, inside, sheet = body.lay(garment, rng, is_top=is_top)
         offset = body.over(offset, under, inside)
-        layers.append(Layer(garment, subject.vertices + offset, inside))
+        layers.append(Layer(garment, subject.vertices + offset, inside, sheet))
         covered = inside > 0
         lift[covered] = offset[covered]
         under = np.where((inside > -_MARGIN_M)[:, None], offset, 0.0)
@@ -117,6 +136,18 @@ def dress(rig: BodyData, subject: Subject, family: str, rng: np.random.Generator
     return Worn(
         family, tuple(layers), dressed, tuple(spanned), hair_m, hair_down_m, sole_m, upper_m
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tube:
+    """Cloth around an upright axis."""
+
+    level_m: Float64Array
+    """(levels,) heights, falling."""
+    middle: Float64Array
+    """(levels, 2) x and z of the axis."""
+    radius_m: Float64Array
+    """(levels, angles)."""
 
 
 class _Regions:
@@ -143,8 +174,11 @@ class _Regions:
 
     def lay(
         self, garment: Garment, rng: np.random.Generator, *, is_top: bool
-    ) -> tuple[Float64Array, Float64Array]:
-        """The offset (V, 3) of one garment, and how far inside its hems (V,) each vertex lies."""
+    ) -> tuple[Float64Array, Float64Array, Sheet | None]:
+        """The offset (V, 3) of one garment, how far inside its hems (V,) each vertex lies, a sheet.
+
+        The sheet is there for garments that span the legs.
+        """
         thickness, hang, slack = (
             rng.uniform(*span) for span in (garment.thickness_m, garment.hang, garment.hem_slack_m)
         )
@@ -153,15 +187,38 @@ class _Regions:
         offset = np.zeros_like(self._vertices)
         cut = (thickness, hang, slack)
         if is_top or garment.spans_legs or garment.legless:
-            offset[part] = self._hanging(part, 0.0, cut, rng)
+            offset[part], tube = self._hanging(part, 0.0, cut, rng)
         else:
             for side, sign in (("left", 1.0), ("right", -1.0)):
                 middle_x = (self._joint(f"{side}_hip")[0] + self._joint(f"{side}_ankle")[0]) / 2
                 leg = part & (sign * self._vertices[:, 0] >= 0)
-                offset[leg] = self._hanging(leg, float(middle_x), cut, rng)
+                offset[leg], tube = self._hanging(leg, float(middle_x), cut, rng)
         if garment.sleeve:
             offset += self._sleeves(garment.sleeve, thickness, slack)
-        return self._settled(offset, inside, thickness), inside
+        sheet = self._sheet(tube, garment, is_top=is_top) if garment.spans_legs else None
+        return self._settled(offset, inside, thickness), inside, sheet
+
+    def _sheet(self, tube: _Tube, garment: Garment, *, is_top: bool) -> Sheet:
+        """The part of a tube of cloth that hangs below the hips, down to the hem."""
+        hip = float(self._joint("left_hip")[1])
+        hem = hip - garment.hem * self._stature
+        rows = np.flatnonzero(tube.level_m < hip + (0.0 if is_top else 0.05))
+        rows = rows[tube.level_m[rows] > hem]
+        turn = (np.arange(_ANGLES) + 0.5) * 2 * np.pi / _ANGLES
+        ring = np.stack((np.cos(turn), np.sin(turn)), axis=1)
+        flat = tube.middle[rows, None] + ring * tube.radius_m[rows][..., None]
+        height = np.broadcast_to(tube.level_m[rows, None], flat.shape[:2])
+        points = np.stack((flat[..., 0], height, flat[..., 1]), axis=-1).reshape(-1, 3)
+        index = np.arange(len(points)).reshape(len(rows), _ANGLES)
+        a, c = index[:-1], index[1:]
+        b, d = np.roll(a, -1, axis=1), np.roll(c, -1, axis=1)
+        faces = np.concatenate(
+            [np.stack(corner, -1).reshape(-1, 3) for corner in ((a, b, c), (b, d, c))]
+        )
+        leg = np.clip((hip - points[:, 1]) / 0.15, 0.0, 1.0)
+        left = np.clip(points[:, 0] / 0.20 + 0.5, 0.0, 1.0)
+        shares = np.stack((1 - leg, leg * left, leg * (1 - left)), axis=1)
+        return Sheet(points, faces, shares)
 
     def over(self, offset: Float64Array, under: Float64Array, inside: Float64Array) -> Float64Array:
         """Offsets (V, 3) of cloth that falls over other cloth: nowhere nearer than that."""
@@ -223,8 +280,8 @@ class _Regions:
         middle_x: float,
         cut: tuple[float, float, float],
         rng: np.random.Generator,
-    ) -> Float64Array:
-        """Offsets (P, 3), level, of cloth around an upright axis at `middle_x`.
+    ) -> tuple[Float64Array, _Tube]:
+        """Offsets (P, 3), level, of cloth around an upright axis at `middle_x`, and that cloth.
 
         `cut` holds thickness in metres, hang, and slack at the hem in metres.
         """
@@ -258,15 +315,16 @@ class _Regions:
             )
 
         at = read(lift)
+        smooth = gaussian_filter(skin + lift, (1.5, 1.0), mode=("nearest", "wrap"))
         if hang > 0.1:
             # Cloth that hangs does not show the navel: it has a radius of its own.
-            smooth = gaussian_filter(skin + lift, (1.5, 1.0), mode=("nearest", "wrap"))
             own = np.clip(read(smooth) - radius, thickness_m, at + _HIDES_M)
             armpit = float(self._joint("left_shoulder")[1]) - 0.12
             share = np.clip((armpit - level) / 0.06, 0.0, 1.0)
             at = at + share * (own - at)
         unit = out / np.maximum(radius, 1e-6)[:, None]
-        return np.stack((unit[:, 0] * at, np.zeros(len(at)), unit[:, 1] * at), axis=1)
+        offset = np.stack((unit[:, 0] * at, np.zeros(len(at)), unit[:, 1] * at), axis=1)
+        return offset, _Tube(np.linspace(level.max(), level.min(), _LEVELS), middle, smooth)
 
     def _sleeves(self, share: float, thickness_m: float, slack_m: float) -> Float64Array:
         offset = np.zeros_like(self._vertices)

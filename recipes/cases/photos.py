@@ -34,7 +34,9 @@ _LAYER_OF = {
     "eye_left": 1,
     "eye_right": 1,
     "top": 2,
+    "hanging top": 2,
     "bottom": 3,
+    "hanging bottom": 3,
     "hair": 4,
     "long hair": 4,
     "shoe_left": 5,
@@ -212,6 +214,14 @@ def _surfaces(
     hidden = np.minimum(bottom.inside, _COVERED_M - top.inside)
     for label, layer, inside in (("bottom", bottom, hidden), ("top", top, top.inside)):
         surfaces[label] = whole.moved(bent(layer.vertices)).cut(inside)
+        # A skirt under a coat is not seen.
+        if layer.sheet is not None and (layer is top or top.sheet is None):
+            carriers = [
+                int(np.argmax(weights[:, JOINT_INDEX[joint]]))
+                for joint in ("pelvis", "left_hip", "right_hip")
+            ]
+            hanging = layer.sheet.bent(bent.linear[carriers], bent.shift[carriers])
+            surfaces[f"hanging {label}"] = Surface(hanging, layer.sheet.points, layer.sheet.faces)
     joints = dict(zip(JOINT_NAMES, subject.joints, strict=True))
     head = Figure(skin, {"eye_left": balls[1], "eye_right": balls[0]}, joints, (posed, posed))
     surfaces["hair"] = short_hair(head, worn.hair_m / 0.02)
@@ -248,7 +258,7 @@ def _shaded(
         mine = material == k
         if not mine.any():
             continue
-        cloth = {"top": scene.dress.top, "bottom": scene.dress.bottom}.get(name)
+        cloth = {"top": scene.dress.top, "bottom": scene.dress.bottom}.get(name.split()[-1])
         here = rest[mine]
         folds = np.ones(len(here))
         if cloth is None:

@@ -200,7 +200,7 @@ def _turn_arm(
         upper = swung @ np.array([out, 0.0, 0.0])
         hinge = np.array([-1.0, 0.0, 0.0])
         hinge -= (hinge @ upper) * upper
-        hinge /= np.linalg.norm(hinge)
+        hinge /= max(float(np.linalg.norm(hinge)), 1e-9)
         fore = Rotation.from_rotvec(np.radians(arm.bend) * hinge).as_matrix() @ upper
     for first, last, aim, members in (
         (shoulder, elbow, upper, ("shoulder",)),

@@ -11,7 +11,7 @@ from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.camera import project
 from worker.avatar.fit.evidence import gather
-from worker.avatar.fit.outline import OutlineFinder, match
+from worker.avatar.fit.outline import OutlineFinder, _edges, match
 from worker.avatar.raster import coverage
 from worker.avatar.types import Float64Array, Gender, Intrinsics, Observation, ViewName
 
@@ -72,3 +72,31 @@ def test_a_posed_body_s_outline_is_that_of_its_mask(yaw_deg: float) -> None:
     assert len(trunk) > 300
     assert abs(everywhere.mean()) < 0.1
     assert abs(trunk.mean()) < 0.1
+
+
+@pytest.mark.parametrize("missing", [0, 400], ids=["closed", "with a hole"])
+def test_the_outline_is_what_no_face_covers_beyond(missing: int) -> None:
+    # The finder counts layers by the border of what looks at the camera; here every face is
+    # painted.  An operator's body may have holes, at the eyes for instance.
+    body = free_body(Gender.MALE)
+    faces = torch.tensor(body.faces)[missing:]
+    seen = body.v_template @ np.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]], dtype=np.float32)
+    uv = torch.as_tensor(seen[:, :2] * np.array([400, -400]) + 450, dtype=torch.float64)
+    found = OutlineFinder(faces).find(uv)
+    assert len(found.edges) > 300
+    probes = torch.as_tensor(found.points + 2.5 * found.normals)
+    scale = 4
+    painted = coverage((uv * scale).float(), faces, 1000 * scale, 1000 * scale)
+    at = (probes * scale).long()
+    # A probe speaks for a pixel of the finder's own raster, which is coarser.
+    assert painted[at[:, 1], at[:, 0]].float().mean() < 0.02
+    np.testing.assert_allclose(
+        found.points, uv.numpy()[found.edges].mean(axis=1), rtol=0, atol=1e-9
+    )
+
+
+def test_an_edge_of_one_face_is_no_edge_between_two() -> None:
+    ends, beside, forward = _edges(torch.tensor([[0, 1, 2], [2, 1, 3]]))
+    assert ends.tolist() == [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3]]
+    assert beside.tolist() == [[0, 0, 1, 1, 1], [2, 2, 0, 2, 2]]
+    assert forward.tolist() == [True, False, False, True, False]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from worker.avatar import raster
-from worker.avatar.raster import coverage, rasterise
+from worker.avatar.raster import coverage, layers, rasterise
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -75,11 +75,25 @@ def test_what_is_covered_is_where_a_face_is_seen() -> None:
             assert seen.any()
 
 
-def test_corners_on_pixel_centres_and_flat_edges_are_covered() -> None:
+def test_a_centre_on_an_edge_is_covered_by_one_of_two_neighbours() -> None:
     uv = torch.tensor([[1.5, 1.5], [6.5, 1.5], [6.5, 4.5], [1.5, 4.5]])
     expected = torch.zeros(7, 9, dtype=torch.bool)
-    expected[1:5, 1:7] = True
-    assert torch.equal(coverage(uv, torch.tensor([[0, 1, 2], [2, 3, 0]]), 7, 9), expected)
+    expected[1:4, 1:6] = True
+    halves = [coverage(uv, torch.tensor([half]), 7, 9) for half in ([0, 1, 2], [2, 3, 0])]
+    assert torch.equal(halves[0] ^ halves[1], expected)
+    assert torch.equal(coverage(uv, torch.tensor([[0, 1, 2], [2, 0, 3]]), 7, 9), expected)
+
+
+def test_a_surface_lies_on_a_point_as_often_as_its_border_runs_around_it() -> None:
+    first, second = (disc(40, radius, (30.2, 25.7)) for radius in (20.0, 9.0))
+    counted = torch.zeros(50, 60, dtype=torch.int32)
+    borders = []
+    for uv, faces in (first, second):
+        counted += coverage(uv, faces, 50, 60).to(torch.int32)
+        borders.append((uv[faces[:, 1]], uv[faces[:, 2]]))
+    start, end = (torch.cat(part) for part in zip(*borders, strict=True))
+    assert torch.equal(layers(start, end, 50, 60), counted)
+    assert torch.equal(layers(end, start, 50, 60), -counted)
 
 
 def test_a_wild_projection_covers_no_less_when_it_is_cut_into_parts(
@@ -87,7 +101,7 @@ def test_a_wild_projection_covers_no_less_when_it_is_cut_into_parts(
 ) -> None:
     uv, faces = triangles(200, 30.0, seed=7)
     whole = coverage(uv, faces, 70, 90)
-    monkeypatch.setattr(raster, "_SPANS_AT_ONCE", 64)
+    monkeypatch.setattr(raster, "_CROSSINGS_AT_ONCE", 64)
     assert torch.equal(coverage(uv, faces, 70, 90), whole)
 
 

@@ -4,8 +4,9 @@ Not differentiable and not meant to be: the solver takes its derivatives from co
 It serves the choice of outer contours, the IoU, overlays and previews, without a compiled
 rasteriser or a graphics driver.
 
-`coverage` cuts each triangle into one span a row of pixels and counts where spans begin and end:
-no pixel is looked at twice, which made it four times as fast as testing boxes of pixels.
+`coverage` counts, along each row of pixels, the edges that triangles begin and end at; inside a
+surface these cancel, so that `layers` needs no more of it than its border.  Either is several times
+faster than testing boxes of pixels.
 
 `rasterise` needs coordinates in every pixel: it groups triangles by the size of their bounding
 box, so that each group is one dense evaluation of the edge functions (Pineda, "A parallel
@@ -25,8 +26,8 @@ from torch import Tensor
 
 _EVALUATIONS_AT_ONCE = 1 << 21
 """Edge evaluations in one go: bounds the memory at a few dozen MB."""
-_SPANS_AT_ONCE = 1 << 20
-"""The same for spans: a wild step of a fit can ask for 10⁸ of them."""
+_CROSSINGS_AT_ONCE = 1 << 20
+"""The same for crossings of rows: a wild step of a fit can ask for 10⁸ of them."""
 
 _EMPTY = torch.iinfo(torch.int64).max
 
@@ -46,6 +47,8 @@ class Raster:
 def coverage(uv: Tensor, faces: Tensor, height: int, width: int) -> Tensor:
     """Mark the pixels whose centre lies inside any triangle.
 
+    A centre on an edge belongs to the triangle below or to the right of it.
+
     Args:
         uv: (V, 2) pixel coordinates; a vertex behind the camera must be NaN.
         faces: (F, 3) int64 vertex indices, either winding.
@@ -55,14 +58,35 @@ def coverage(uv: Tensor, faces: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (height, width) bool.
     """
-    # One column more than the image: where spans that reach its right edge end.
-    changes = torch.zeros(height * (width + 1), dtype=torch.int32, device=uv.device)
-    for row, left, right in _spans(uv, faces, height, width):
-        one = torch.ones_like(row, dtype=torch.int32)
-        changes.index_add_(0, row * (width + 1) + left, one)
-        changes.index_add_(0, row * (width + 1) + right, one, alpha=-1)
-    layers = changes.view(height, width + 1).cumsum(dim=1, dtype=torch.int32)
-    return layers[:, :width] > 0
+    corners = uv[faces]
+    area = _cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    kept = torch.isfinite(area) & (area != 0)
+    corners = torch.where((area < 0)[:, None, None], corners.flip(1), corners)[kept]
+    start, end = corners.flatten(0, 1), corners.roll(-1, dims=1).flatten(0, 1)
+    return layers(start, end, height, width) > 0
+
+
+def layers(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
+    """Count how many layers of a surface lie on each pixel's centre, from its border alone.
+
+    A surface whose triangles all wind one way lies on a point as often as its border runs around
+    the point: the edges between its triangles are run along once in each direction and cancel.
+
+    Args:
+        start: (E, 2) pixel coordinates where each edge of the border begins,
+        end: (E, 2) and where it ends, as triangles that wind clockwise on the image have them.
+        height: rows of the result.
+        width: columns of the result.
+
+    Returns:
+        (height, width) int32; negative where triangles wind the other way.
+    """
+    # One column more than the image: where what reaches its right edge ends.
+    changes = torch.zeros(height * (width + 1), dtype=torch.int32, device=start.device)
+    for row, column, rises in _crossings(start, end, height, width):
+        changes.index_add_(0, row * (width + 1) + column, rises)
+    counted = changes.view(height, width + 1).cumsum(dim=1, dtype=torch.int32)
+    return counted[:, :width]
 
 
 def rasterise(uv: Tensor, depth: Tensor, faces: Tensor, height: int, width: int) -> Raster:
@@ -106,53 +130,39 @@ def rasterise(uv: Tensor, depth: Tensor, faces: Tensor, height: int, width: int)
     )
 
 
-def _spans(
-    uv: Tensor, faces: Tensor, height: int, width: int
+def _crossings(
+    start: Tensor, end: Tensor, height: int, width: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (row, first column, column after the last), (N,) int64 each, of triangles' pixels.
+    """Yield where edges cross rows: row, first column to the right (N,) int64, ±1 int32."""
+    # From top to bottom, so that both directions of an edge cross at the very same place.
+    falls = start[:, 1] < end[:, 1]
+    top, bottom = (
+        torch.where(falls[:, None], one, other).T.contiguous()
+        for one, other in ((start, end), (end, start))
+    )
+    first = (top[1] - 0.5).ceil().clamp(0, height)
+    rows = (bottom[1] - 0.5).ceil().clamp(0, height) - first
+    crossing = torch.nonzero(rows > 0).squeeze(1)
+    top, bottom, falls = top[:, crossing], bottom[:, crossing], falls[crossing]
+    first, rows = first[crossing].to(torch.int64), rows[crossing].to(torch.int64)
+    slope = (bottom[0] - top[0]) / (bottom[1] - top[1])
+    # An edge that climbs has its surface on the right.
+    rises = 1 - 2 * falls.to(torch.int32)
+    for part in _parts(rows, _CROSSINGS_AT_ONCE):
+        edge = torch.repeat_interleave(rows[part])
+        before = first[part] - (rows[part].cumsum(dim=0) - rows[part])
+        row = torch.arange(len(edge), device=start.device) + before[edge]
+        below = row.to(start.dtype) + 0.5 - top[1, part][edge]
+        at = torch.addcmul(top[0, part][edge], below, slope[part][edge])
+        yield row, (at - 0.5).ceil().clamp(0, width).to(torch.int64), rises[part][edge]
 
-    A span may be empty; then it begins where it ends.
-    """
-    x, y = uv.T.contiguous()[:, faces.T]
-    low, high = torch.aminmax(y, dim=0)
-    first = (low - 0.5).ceil().clamp(0, height)
-    rows = (high - 0.5).floor().clamp(-1, height - 1) - first + 1
-    area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
-    seen = torch.nonzero(torch.isfinite(area) & (area != 0) & (rows > 0)).squeeze(1)
-    # From top to bottom, so that one edge goes all the way and two share the other side.
-    y, order = y[:, seen].sort(dim=0)
-    x = x[:, seen].gather(0, order)
-    first, rows = first[seen].to(torch.int64), rows[seen].to(torch.int64)
-    done = rows.cumsum(dim=0)
-    total = int(done[-1]) if len(done) else 0
-    bounds = torch.arange(_SPANS_AT_ONCE, max(total, _SPANS_AT_ONCE + 1), _SPANS_AT_ONCE)
-    cuts = [0, *torch.searchsorted(done, bounds.to(uv.device)).tolist(), len(done)]
-    for start, end in pairwise(cuts):
-        part = slice(start, end)
-        yield _cut(x[:, part], y[:, part], first[part], rows[part], width)
 
-
-def _cut(
-    x: Tensor, y: Tensor, first: Tensor, rows: Tensor, width: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut triangles (3, F), their corners from top to bottom, into spans; see `_spans`."""
-    triangle = torch.repeat_interleave(rows)
-    begin = rows.cumsum(dim=0) - rows
-    row = torch.arange(len(triangle), device=x.device) - (begin - first)[triangle]
-    centre = row.to(x.dtype) + 0.5
-    slope = (x[[1, 2, 2]] - x[[0, 1, 0]]) / (y[[1, 2, 2]] - y[[0, 1, 0]])
-    # An edge that runs along a row has no slope, and is never the one that is asked.
-    below = (centre > y[1][triangle]) | (y[0] == y[1])[triangle]
-    edge = triangle + x.shape[1] * below
-    ends = []
-    for corner_x, corner_y, along, at in (
-        (x[0], y[0], slope[2], triangle),
-        (x[:2].flatten(), y[:2].flatten(), slope[:2].flatten(), edge),
-    ):
-        ends.append(torch.addcmul(corner_x[at], centre - corner_y[at], along[at]))
-    left = (torch.minimum(*ends) - 0.5).ceil().clamp(0, width)
-    right = (torch.maximum(*ends) + 0.5).floor().clamp(0, width)
-    return row, left.to(torch.int64), torch.maximum(left, right).to(torch.int64)
+def _parts(sizes: Tensor, at_once: int) -> list[slice]:
+    """Cut a list of things into parts of about `at_once` in the sum of their sizes."""
+    done = sizes.cumsum(dim=0)
+    bounds = range(at_once, int(done[-1]) if len(done) else 0, at_once)
+    cuts = torch.searchsorted(done, torch.tensor(bounds, dtype=done.dtype, device=done.device))
+    return [slice(*cut) for cut in pairwise([0, *cuts.tolist(), len(done)])]
 
 
 def _barycentric(corners: Tensor, points: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from worker.avatar.fit.evidence import Contour, features
-from worker.avatar.raster import coverage
+from worker.avatar.raster import layers
 from worker.avatar.types import BoolArray, Float64Array, Int64Array
 
 SAMPLES_A_WAY = 350
@@ -71,43 +71,59 @@ class OutlineFinder:
     def __init__(self, faces: Tensor) -> None:
         self._faces = faces
         self._corners = faces.T.contiguous()
-        self._edges, self._edge_faces = _shared_edges(faces)
+        self._edges, self._sides, self._forward = _edges(faces)
 
     def find(self, uv: Tensor) -> Outline:
         """Trace the outline of vertices that lie at `uv` (V, 2), working pixels."""
-        x, y = uv.T.contiguous()[:, self._corners]
+        columns = uv.T.contiguous()
+        x, y = columns[:, self._corners]
         # Rows grow downwards, so a face that looks at the camera winds the other way.
         facing = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0]) < 0
-        turns = facing[self._edge_faces[:, 0]] != facing[self._edge_faces[:, 1]]
-        edges, edge_faces = self._edges[turns], self._edge_faces[turns]
+        # Where a surface ends, nothing is on its other side, and that looks nowhere.
+        looks = torch.cat((facing, facing.new_zeros(1)))
+        turns = torch.nonzero(looks[self._sides[0]] != looks[self._sides[1]]).squeeze(1)
+        edges, sides, forward = self._edges[turns], self._sides[:, turns], self._forward[turns]
+        front = torch.where(looks[sides[0]], sides[0], sides[1])
+        # Run along so that the face which looks at the camera is always on the same hand.
+        edges = torch.where((forward == looks[sides[0]])[:, None], edges, edges.flip(1))
         start, end = uv[edges[:, 0]], uv[edges[:, 1]]
         middle, along = 0.5 * (start + end), end - start
         length = along.norm(dim=1)
         normal = torch.stack((along[:, 1], -along[:, 0]), dim=1) / length.clamp(min=1e-9)[:, None]
-        front = torch.where(facing[edge_faces[:, 0]], edge_faces[:, 0], edge_faces[:, 1])
         outward = ((middle - uv[self._faces[front]].mean(dim=1)) * normal).sum(dim=1, keepdim=True)
         normal = torch.where(outward < 0, -normal, normal)
-        outer = ~self._covered(uv, facing, middle + _PROBE_PX * normal) & (length > 1e-6)
-        kept = _outermost(*(part[outer].cpu().numpy() for part in (middle, normal, start, end)))
+        covered = _covered(columns, start, end, middle + _PROBE_PX * normal)
+        outer = ~covered & (length > 1e-6) & (sides[1] < len(facing))
+        middles, normals, starts, ends = (
+            part[outer].cpu().numpy() for part in (middle, normal, start, end)
+        )
+        kept = _outermost(middles, normals, starts, ends)
         return Outline(
             edges=edges[outer].cpu().numpy()[kept],
-            points=middle[outer].cpu().numpy()[kept],
-            normals=normal[outer].cpu().numpy()[kept],
+            points=middles[kept],
+            normals=normals[kept],
             length=length[outer].cpu().numpy()[kept],
         )
 
-    def _covered(self, uv: Tensor, facing: Tensor, probes: Tensor) -> Tensor:
-        """(E,) whether the body covers the probed working pixels."""
-        low = torch.minimum(uv.amin(dim=0), probes.amin(dim=0))
-        high = torch.maximum(uv.amax(dim=0), probes.amax(dim=0))
-        # A wild step must not ask for a raster of gigabytes.
-        width, height = (
-            ((high - low) * _RASTER_SCALE).clamp(max=4096).to(torch.int64) + 1
-        ).tolist()
-        raster_uv = ((uv - low) * _RASTER_SCALE).to(torch.float32)
-        covered = coverage(raster_uv, self._faces[facing], height, width)
-        at = ((probes - low) * _RASTER_SCALE).to(torch.int64)
-        return covered[at[:, 1].clamp(0, height - 1), at[:, 0].clamp(0, width - 1)]
+
+def _covered(columns: Tensor, start: Tensor, end: Tensor, probes: Tensor) -> Tensor:
+    """(E,) whether the body covers the probed working pixels.
+
+    Args:
+        columns: (2, V) x and y of all vertices.
+        start: (E, 2) where edges of the border of what looks at the camera begin,
+        end: (E, 2) and where they end.
+        probes: (E, 2).
+    """
+    low = torch.minimum(columns.amin(dim=1), probes.amin(dim=0))
+    high = torch.maximum(columns.amax(dim=1), probes.amax(dim=0))
+    # A wild step must not ask for a raster of gigabytes.
+    width, height = (((high - low) * _RASTER_SCALE).clamp(max=4096).to(torch.int64) + 1).tolist()
+    # Faces that look at the camera wind against the clock: their border is run along backwards.
+    begins, ends = (((each - low) * _RASTER_SCALE).to(torch.float32) for each in (end, start))
+    covered = layers(begins, ends, height, width) > 0
+    at = ((probes - low) * _RASTER_SCALE).to(torch.int64)
+    return covered[at[:, 1].clamp(0, height - 1), at[:, 0].clamp(0, width - 1)]
 
 
 def match(outline: Outline, contour: Contour, radius_px: float) -> Matches:
@@ -179,13 +195,21 @@ def _evenly(length: Float64Array, count: int) -> Int64Array:
     return np.unique(np.searchsorted(along, at)).astype(np.int64)
 
 
-def _shared_edges(faces: Tensor) -> tuple[Tensor, Tensor]:
-    """Edges (E, 2) that two faces share, and those faces (E, 2)."""
-    ends = torch.cat((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]])).sort(dim=1).values
+def _edges(faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Edges (E, 2), the faces (2, E) beside them, and whether the first runs along them (E,).
+
+    An edge of one face alone, where the surface ends, has the number of faces as its second.
+    """
+    directed = torch.cat((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]))
     owner = torch.arange(len(faces), device=faces.device).repeat(3)
-    key = ends[:, 0] * (int(faces.max()) + 1) + ends[:, 1]
-    key, order = torch.sort(key, stable=True)
-    ends, owner = ends[order], owner[order]
+    forward = directed[:, 0] < directed[:, 1]
+    ends = directed.sort(dim=1).values
+    key, order = torch.sort(ends[:, 0] * (int(faces.max()) + 1) + ends[:, 1], stable=True)
+    ends, owner, forward = ends[order], owner[order], forward[order]
     same = key[1:] == key[:-1]
-    first = torch.nonzero(same).squeeze(1)
-    return ends[first], torch.stack((owner[first], owner[first + 1]), dim=1)
+    no = same.new_zeros(1)
+    # The second face of an edge follows its first; who follows nobody is a first.
+    first = torch.nonzero(~torch.cat((no, same))).squeeze(1)
+    shared = torch.cat((same, no))[first]
+    second = torch.where(shared, owner[(first + 1).clamp(max=len(owner) - 1)], len(faces))
+    return ends[first], torch.stack((owner[first], second)), forward[first]

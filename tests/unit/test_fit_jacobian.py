@@ -132,6 +132,15 @@ def test_pose_correctives_move_the_skin_but_not_the_keypoints(shape: Articulated
     assert (edges.points(corrected) - edges.points(plain)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_stature_is_the_height_of_the_whole_body(shape: ArticulatedShape, seed: int) -> None:
+    betas = 2.0 * randoms(shape.template.device, NUM_BETAS + seed)[:NUM_BETAS]
+    heights = shape.shaped(betas)[:, 1]
+    stature, top, floor = shape.stature(betas)
+    torch.testing.assert_close(stature, heights.max() - heights.min())
+    assert (top, floor) == (int(heights.argmax()), int(heights.argmin()))
+
+
 def test_what_is_prepared_once_serves_autograd_whoever_asked_first() -> None:
     data, cpu = free_body(Gender.FEMALE), torch.device("cpu")
     with torch.inference_mode():

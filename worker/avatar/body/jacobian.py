@@ -31,10 +31,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.avatar.body.model import BodyData
+from worker.avatar.body.model import BodyData, joint_levels
 
 BODY_JOINTS = 22
 """Joints that a body without fingers and face keeps: SMPL-X 0 … 21, pelvis to wrists."""
+
+_END_JOINTS = (7, 8, 10, 11, 15)
+"""Ankles, feet and head: between their skins a standing body is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class ArticulatedShape(torch.nn.Module):
         super().__init__()
         parents = [int(parent) for parent in data.parents[:BODY_JOINTS]]
         self.parents: tuple[int, ...] = (-1, *parents[1:])
+        self._levels = joint_levels(self.parents)
         shapedirs = np.asarray(data.shapedirs[:, :, :num_betas], dtype=np.float64)
         template = np.asarray(data.v_template, dtype=np.float64)
         regressor = np.asarray(data.J_regressor[:BODY_JOINTS], dtype=np.float64)
@@ -104,6 +108,10 @@ class ArticulatedShape(torch.nn.Module):
         register("joint_shapedirs", np.einsum("jv,vck->jck", regressor, shapedirs))
         register("carries", _carries(self.parents))
         register("keypoint_regressor", np.asarray(data.keypoint_regressor, dtype=np.float64))
+        ends = torch.nonzero(self.weights[:, list(_END_JOINTS)].sum(dim=1) > 0.5).squeeze(1)
+        self.register_buffer("_ends", ends, persistent=False)
+        register("_end_template", template[ends, 1])
+        register("_end_shapedirs", shapedirs[ends, 1])
         self.register_buffer("faces", torch.tensor(data.faces), persistent=False)
 
     # Declared for the type checker: `register_buffer` sets them.
@@ -123,6 +131,10 @@ class ArticulatedShape(torch.nn.Module):
     """(23, V)."""
     faces: Tensor
     """(F, 3) int64."""
+    _ends: Tensor
+    _end_template: Tensor
+    _end_shapedirs: Tensor
+    """(E,) vertices of head and feet, their heights (E,), and (E, K)."""
 
     @property
     def num_betas(self) -> int:
@@ -133,12 +145,26 @@ class ArticulatedShape(torch.nn.Module):
         """(V, 3) vertices at rest of the betas (K,)."""
         return self.template + (self.shapedirs.flatten(0, 1) @ betas).view(-1, 3)
 
+    def stature(self, betas: Tensor) -> tuple[Tensor, int, int]:
+        """Give the height at rest (a scalar, metres), and the vertices of crown and sole.
+
+        Only the skin of head and feet is moved, not all of it.
+
+        Args:
+            betas: (K,).
+        """
+        heights = self._end_template + self._end_shapedirs @ betas
+        top, floor = int(heights.argmax()), int(heights.argmin())
+        return heights[top] - heights[floor], int(self._ends[top]), int(self._ends[floor])
+
     def global_rotations(self, local: Tensor) -> Tensor:
         """Chain local rotations (B, 22, 3, 3) into global ones of the same shape."""
-        chain = [local[:, 0]]
-        for joint in range(1, BODY_JOINTS):
-            chain.append(chain[self.parents[joint]] @ local[:, joint])
-        return torch.stack(chain, dim=1)
+        level = local[:, :1]
+        levels = [level]
+        for joints, parents in self._levels.deeper:
+            level = level[:, parents] @ local[:, joints]
+            levels.append(level)
+        return torch.cat(levels, dim=1)[:, self._levels.order]
 
     def parent_rotations(self, rotations: Tensor) -> Tensor:
         """(B, 22, 3, 3) global rotation of each joint's parent; the identity for the root's."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -144,7 +145,7 @@ class BodyModel(nn.Module):
         if not 0 < self.num_betas <= available:
             raise ValueError(f"num_betas must be 1..{available}, not {num_betas}")
         self.parents = [int(parent) for parent in data.parents]
-        self._levels = _levels(self.parents)
+        self._levels = joint_levels(self.parents)
         self._blocks = _blocks(data.lbs_weights)
         self._whole = _Block(slice(None), slice(None))
 
@@ -224,9 +225,9 @@ class BodyModel(nn.Module):
         local = torch.cat((rotations, bones), dim=-1)
         level = torch.cat((rotations[:, :1], joints[:, :1].unsqueeze(-1)), dim=-1)
         levels = [level]
-        for depth in self._levels.deeper:
-            parent = level[:, depth.parents]
-            step = parent[..., :3] @ local[:, depth.joints]
+        for joints_here, parents in self._levels.deeper:
+            parent = level[:, parents]
+            step = parent[..., :3] @ local[:, joints_here]
             # The last column is a place: the parent's own is where it starts from.
             level = torch.cat((step[..., :3], step[..., 3:] + parent[..., 3:]), dim=-1)
             levels.append(level)
@@ -266,8 +267,7 @@ def _blocks(lbs_weights: Float32Array) -> list[_Block]:
     return blocks
 
 
-@dataclass(frozen=True, slots=True)
-class _Level:
+class JointLevel(NamedTuple):
     """Joints that are equally far from the root."""
 
     joints: list[int]
@@ -276,23 +276,30 @@ class _Level:
 
 
 @dataclass(frozen=True, slots=True)
-class _Levels:
-    deeper: list[_Level]
+class JointLevels:
+    """A skeleton in the order in which it is carried: a level at a time."""
+
+    deeper: list[JointLevel]
     """From the root's children outwards."""
     order: list[int]
-    """Where joints 0 … 54 stand when the root and these levels are put one after another."""
+    """Where each joint stands when the root and these levels are put one after another."""
 
 
-def _levels(parents: list[int]) -> _Levels:
+def joint_levels(parents: Sequence[int]) -> JointLevels:
+    """Sort joints by how far they are from the root, joint 0.
+
+    Args:
+        parents: the joint that each joint hangs on.
+    """
     deeper, level, sequence = [], [0], [0]
     while True:
         joints = [joint for joint, parent in enumerate(parents) if joint and parent in level]
         if not joints:
             break
-        deeper.append(_Level(joints, [level.index(parents[joint]) for joint in joints]))
+        deeper.append(JointLevel(joints, [level.index(parents[joint]) for joint in joints]))
         sequence += joints
         level = joints
-    return _Levels(deeper, [sequence.index(joint) for joint in range(len(parents))])
+    return JointLevels(deeper, [sequence.index(joint) for joint in range(len(parents))])
 
 
 def _by_coordinate(directions: Float32Array) -> Float32Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -124,6 +125,13 @@ def _covered(columns: Tensor, start: Tensor, end: Tensor, probes: Tensor) -> Ten
     covered = layers(begins, ends, height, width) > 0
     at = ((probes - low) * _RASTER_SCALE).to(torch.int64)
     return covered[at[:, 1].clamp(0, height - 1), at[:, 0].clamp(0, width - 1)]
+
+
+@lru_cache(maxsize=2)
+def outline_finder(faces: Tensor) -> OutlineFinder:
+    """Give the finder of a mesh (F, 3); it is prepared once and shared."""
+    with torch.inference_mode(mode=False):
+        return OutlineFinder(faces)
 
 
 def match(outline: Outline, contour: Contour, radius_px: float) -> Matches:

@@ -11,6 +11,7 @@ import importlib.util
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from tests.benchmarks.cases import Case
 from worker.avatar.body.free import free_body
 from worker.avatar.raster import coverage
-from worker.avatar.types import Float64Array, Gender, ViewName
+from worker.avatar.types import KEYPOINTS, Float64Array, Gender, Observation, ViewName
 
 COMPONENTS = 30
 """What its table was made with."""
@@ -47,31 +48,33 @@ class Prototype:
         self._models = {gender: self._model(gender) for gender in (Gender.MALE, Gender.FEMALE)}
 
     def fit(
-        self, case: Case, views: tuple[ViewName, ...], *, weight: bool
+        self, case: Case, seen: Sequence[Observation], *, weight: bool
     ) -> tuple[Float64Array, float]:
         """Fit one case.
 
         Args:
             case: its true gender is told to the prototype.
-            views: front, or front and side.
+            seen: front, or front and side.
             weight: whether the declared weight is told.
 
         Returns:
             Betas of the free body, (COMPONENTS,), and the seconds it took.
         """
-        seen = [self._view(case, view) for view in views]
+        views = [self._view(observed) for observed in seen]
         started = time.perf_counter()
         betas, _ = self._code.fit(
             self._models[case.gender],
-            seen,
+            views,
             H=case.request["heightCm"] / 100,
             weight=case.request["weightKg"] if weight else None,
         )
         return np.asarray(betas), time.perf_counter() - started
 
-    def _view(self, case: Case, view: ViewName) -> dict[str, Any]:
-        observed = case.observation(view)
+    def _view(self, observed: Observation) -> dict[str, Any]:
         camera = observed.intrinsics
+        yaw_rad = _YAW_RAD[observed.view]
+        if observed.view is ViewName.SIDE and _looks_left(observed):
+            yaw_rad = -yaw_rad
         return {
             # The camera's frame: y down, z ahead; its tilt is for the fit to find, as for ours.
             "cam": self._code.Cam(
@@ -84,7 +87,7 @@ class Prototype:
             "kp": observed.keypoints[:, :2].astype(np.float64),
             "conf": observed.keypoints[:, 2].astype(np.float64),
             "mask": (observed.mask > 0.5).astype(np.uint8),
-            "yaw": _YAW_RAD[view],
+            "yaw": yaw_rad,
         }
 
     def _model(self, gender: Gender) -> Any:
@@ -102,6 +105,15 @@ class Prototype:
                 parents=body.parents,
             )
             return self._code.Model(str(path), COMPONENTS)
+
+
+def _looks_left(observed: Observation) -> bool:
+    """Whether the profile faces the left edge; the prototype has to be told, ours finds out."""
+    nose, left, right = (
+        float(observed.keypoints[KEYPOINTS.index(name), 0])
+        for name in ("nose", "left_ear", "right_ear")
+    )
+    return nose < (left + right) / 2
 
 
 def _load(source: Path) -> ModuleType:

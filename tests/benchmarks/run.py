@@ -1,8 +1,9 @@
-"""`avatar-worker bench`: how far the fit is off on people of known measurements, and how fast.
+"""`avatar-worker bench fit`: how far the fit is off on people of known measurements, and how fast.
 
+Cases with photos go through the worker's own observers; the others bring masks and keypoints.
 Printed beside what one would guess without a photo (regressions from height, and from height and
-weight), beside the floor (the true body brought into the shape space and measured) and, with
-`--peer`, beside the prototype of the method.
+weight), beside the floor (the true body brought into the shape space and measured) and, where it
+lies beside the checkout, beside the prototype of the method.
 """
 
 from __future__ import annotations
@@ -10,13 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -25,221 +23,203 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.benchmarks.cases import Case, load_cases  # noqa: E402 - the checkout's own package
+from tests.benchmarks.cases import Case, MalformedCase, load_cases  # noqa: E402 - the checkout's own package
+from tests.benchmarks.figures import Row, mean_girths_cm, setup_figures  # noqa: E402 - as above
+from tests.benchmarks.judge import Judge, Outcome  # noqa: E402 - as above
 from tests.benchmarks.peer_prototype import Prototype  # noqa: E402 - as above
-from worker.avatar.body.free import FREE_BODY_DIGEST, free_body  # noqa: E402 - as above
-from worker.avatar.body.model import BodyModel  # noqa: E402 - as above
-from worker.avatar.fit import FitOptions, fit_body  # noqa: E402 - as above
-from worker.avatar.measure import Measurer  # noqa: E402 - as above
-from worker.avatar.types import Float64Array, Gender, ViewName  # noqa: E402 - as above
+from tests.benchmarks.setups import GIRTHS, INSEAM, SETUPS, Setup  # noqa: E402 - as above
+from worker.avatar.body.free import FREE_BODY_DIGEST  # noqa: E402 - as above
 
 PEER = ROOT.parent / "shared/prototypes/fit"
 """Where the prototype lies beside a checkout, if it does."""
-KEYS = ("chestCm", "waistCm", "hipCm", "insideLegCm")
-SIGNED = ("male", "female")
+CASES = ROOT / "build/cases"
+DEFAULT = ("front+side+weight", "front+side", "front+weight", "front+side/neutral", "front/neutral")
+"""Setups that are run when none is named."""
 
-
-@dataclass(frozen=True)
-class Setup:
-    """One way to be fitted."""
-
-    name: str
-    views: tuple[ViewName, ...]
-    weight: bool = False
-    neutral: bool = False
-    outlines: bool = True
-    erode_px: float | None = None
-    """None: the default where something is worn, 0 where nothing is."""
-
-
-FRONT, BOTH = (ViewName.FRONT,), (ViewName.FRONT, ViewName.SIDE)
-SETUPS = (
-    Setup("keypoints, front", FRONT, outlines=False),
-    Setup("front", FRONT),
-    Setup("front + weight", FRONT, weight=True),
-    Setup("front + side", BOTH),
-    Setup("front + side + weight", BOTH, weight=True),
-    Setup("front, gender undeclared", FRONT, neutral=True),
-    Setup("front + side, gender undeclared", BOTH, neutral=True),
-    Setup("front + side, eroded 8", BOTH, erode_px=8.0),
-)
-PEER_SETUPS = ("front", "front + side", "front + side + weight")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one case went."""
-
-    off_cm: dict[str, float]
-    vertex_mm: float
-    seconds: float
-    iou: float | None
-    """The worst view's; the prototype reports none."""
-
-
-class Bench:
-    """The bodies, loaded once."""
-
-    def __init__(self) -> None:
-        self._bodies = {
-            gender: BodyModel(free_body(gender), dtype=torch.float64) for gender in Gender
-        }
-        self._measurers = {gender: Measurer(body.data) for gender, body in self._bodies.items()}
-
-    def fit(self, case: Case, setup: Setup) -> Outcome:
-        """Fit one case and hold it against its truth."""
-        gender = Gender.NEUTRAL if setup.neutral else case.gender
-        body = self._bodies[gender]
-        observations = [case.observation(view) for view in setup.views]
-        erode_px = setup.erode_px
-        if erode_px is None:
-            erode_px = FitOptions().silhouette_torso_erode_px if case.dressed else 0.0
-        started = time.perf_counter()
-        fit = fit_body(
-            body,
-            observations,
-            height_m=case.request["heightCm"] / 100,
-            weight_kg=case.request["weightKg"] if setup.weight else None,
-            options=FitOptions(setup.outlines, erode_px),
-        )
-        seconds = time.perf_counter() - started
-        return self._judged(
-            case, gender, fit.betas, seconds=seconds, iou=min(view.iou for view in fit.views)
-        )
-
-    def peer(self, case: Case, setup: Setup, prototype: Prototype) -> Outcome:
-        """Let the prototype fit a case and hold it against the truth as ours is."""
-        betas, seconds = prototype.fit(case, setup.views, weight=setup.weight)
-        betas = np.pad(betas, (0, self._bodies[case.gender].num_betas - len(betas)))
-        return self._judged(case, case.gender, betas, seconds=seconds, iou=None)
-
-    def _judged(
-        self, case: Case, gender: Gender, betas: Float64Array, *, seconds: float, iou: float | None
-    ) -> Outcome:
-        vertices = self._shaped(self._bodies[gender], betas)
-        vertices *= case.request["heightCm"] / 100 / np.ptp(vertices[:, 1])
-        return Outcome(
-            off_cm=self._off(gender, vertices, case),
-            vertex_mm=_vertex_mm(vertices, case.vertices()),
-            seconds=seconds,
-            iou=iou,
-        )
-
-    def floor(self, case: Case) -> Outcome:
-        """Bring the true body into the shape space and measure it there."""
-        body = self._bodies[case.gender]
-        directions = body.shapedirs.flatten(0, 1).numpy()
-        true = case.vertices()
-        apart = (true - body.v_template.numpy()).reshape(-1)
-        betas = np.linalg.lstsq(directions, apart, rcond=None)[0]
-        vertices = self._shaped(body, betas)
-        return Outcome(self._off(case.gender, vertices, case), _vertex_mm(vertices, true), 0.0, 1.0)
-
-    def _off(self, gender: Gender, vertices: Float64Array, case: Case) -> dict[str, float]:
-        measured = self._measurers[gender].measure(vertices)
-        return {key: measured[key] - case.truth["measurementsCm"][key] for key in measured}
-
-    @staticmethod
-    def _shaped(body: BodyModel, betas: Float64Array) -> Float64Array:
-        return np.asarray(body.shaped(torch.as_tensor(betas)[None])[0].numpy())
-
-
-def _vertex_mm(vertices: Float64Array, true: Float64Array) -> float:
-    """Mean distance of the vertices in T-pose, middle on middle."""
-    apart = (vertices - vertices.mean(axis=0)) - (true - true.mean(axis=0))
-    return float(np.linalg.norm(apart, axis=1).mean() * 1000)
-
-
-def _summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    keys = outcomes[0].off_cm
-    off = {key: np.array([outcome.off_cm[key] for outcome in outcomes]) for key in keys}
-    ious = [outcome.iou for outcome in outcomes if outcome.iou is not None]
-    return {
-        "n": len(outcomes),
-        "meanAbsoluteErrorCm": {key: round(float(np.abs(off[key]).mean()), 2) for key in keys},
-        "standardErrorCm": {
-            key: round(float(np.abs(off[key]).std() / len(outcomes) ** 0.5), 2) for key in keys
-        },
-        "biasCm": {key: round(float(off[key].mean()), 2) for key in keys},
-        "vertexMm": round(float(np.mean([outcome.vertex_mm for outcome in outcomes])), 1),
-        "medianSeconds": round(float(np.median([outcome.seconds for outcome in outcomes])), 2),
-        **({"iou": round(float(np.mean(ious)), 3)} if ious else {}),
-    }
+Means = Callable[[Case, Setup], Outcome]
 
 
 def run(
-    folder: Path,
+    sets: Sequence[Path],
+    setups: Sequence[Setup],
+    judge: Judge,
+    prototype: Prototype | None,
     *,
     quiet: bool,
-    only: Sequence[str] | None,
-    prototype: Prototype | None = None,
+    direct: bool = False,
 ) -> dict[str, Any]:
-    """Fit every case in every setup; return the figures by setup and gender."""
-    cases = load_cases(folder)
-    if not cases:
-        raise SystemExit(
-            f"no cases in {folder}; docs/reference/bench-cases.md says how to make some"
-        )
-    bench = Bench()
+    """Fit every case of every set in every setup.
+
+    Raises:
+        MalformedCase: a case cannot be read.
+    """
     figures: dict[str, Any] = {}
-    baselines = folder / "baselines.json"
-    if baselines.exists():
-        known = json.loads(baselines.read_text())
-        for name in ("height", "height+weight"):
-            figures[f"guess from {name}"] = {sex: known[sex][name] for sex in SIGNED}
-    rows: list[tuple[str, Any]] = [("floor of the shape space", bench.floor)]
-    rows += [
-        (setup.name, lambda case, setup=setup: bench.fit(case, setup))
-        for setup in SETUPS
-        if not only or setup.name in only
-    ]
-    if prototype is not None:
-        rows += [
-            (
-                f"prototype: {setup.name}",
-                lambda case, setup=setup: bench.peer(case, setup, prototype),
-            )
-            for setup in SETUPS
-            if setup.name in PEER_SETUPS and (not only or setup.name in only)
-        ]
-    for name, judge in rows:
-        outcomes = {
-            case.name: (case.gender.value, judge(case))
-            for case in track(cases, description=name, console=Console(stderr=True), disable=quiet)
-        }
-        figures[name] = {
-            sex: _summary([outcome for gender, outcome in outcomes.values() if gender == sex])
-            for sex in sorted({gender for gender, _ in outcomes.values()}, reverse=True)
-        }
-    return {"set": folder.name, "body": FREE_BODY_DIGEST, "setups": figures}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for folder in sets:
+        by_family: dict[str, list[Case]] = {}
+        for case in load_cases(folder):
+            by_family.setdefault(_family(case, folder, direct=direct), []).append(case)
+        for family, cases in by_family.items():
+            for setup in setups:
+                name = f"{setup.name}/{family}"
+                if name in figures:
+                    raise MalformedCase(folder, f"another set is of the family {family}, too")
+                fit, others = _judged(cases, setup, name, judge, prototype, quiet=quiet)
+                figures[name] = {"set": folder.name, **setup_figures(name, fit, others)}
+                rows[name] = [row.document() for row in fit]
+    return {
+        "body": FREE_BODY_DIGEST,
+        "setups": figures,
+        "cases": rows,
+        "notes": _notes(judge, prototype),
+    }
+
+
+def _family(case: Case, folder: Path, *, direct: bool) -> str:
+    """What is worn; sets that are seen directly, not through photos, say so."""
+    photos = list(folder.glob(f"{case.name}/front.*"))
+    return case.family if photos and not direct else f"{case.family} (direct)"
+
+
+def _judged(
+    cases: Sequence[Case],
+    setup: Setup,
+    name: str,
+    judge: Judge,
+    prototype: Prototype | None,
+    *,
+    quiet: bool,
+) -> tuple[list[Row], dict[str, list[Row]]]:
+    """How every case went, and how it goes by other means."""
+    means: dict[str, Means] = {
+        "height": lambda case, how: judge.guess(case, how, with_weight=False),
+        "height+weight": lambda case, how: judge.guess(case, how, with_weight=True),
+        "floor": judge.floor,
+    }
+    if prototype is not None and not setup.neutral and setup.outlines:
+        means["prototype"] = lambda case, how: judge.peer(case, how, prototype)
+    usable = [case for case in cases if all(case.has(view) for view in setup.views)]
+    usable = [case for case in usable if not setup.weight or case.request.get("weightKg")]
+    rows: list[Row] = []
+    others: dict[str, list[Row]] = {mean: [] for mean in means}
+    for case in track(usable, description=name, console=Console(stderr=True), disable=quiet):
+
+        def row(outcome: Outcome, case: Case = case) -> Row:
+            return Row(case.folder.parent.name, case.name, case.gender.value, outcome)
+
+        rows.append(row(judge.fit(case, setup)))
+        for mean, one in means.items():
+            others[mean].append(row(one(case, setup)))
+    return rows, others
+
+
+def _notes(judge: Judge, prototype: Prototype | None) -> list[str]:
+    notes = []
+    if not judge.gives_intervals:
+        notes.append("coverage90 is null: this checkout's fit gives no intervals")
+    if prototype is None:
+        notes.append("the prototype is skipped: its fitlib.py does not lie beside the checkout")
+    return notes
 
 
 def _table(report: dict[str, Any]) -> Table:
+    keys = (*GIRTHS, INSEAM)
     table = Table(
-        "setup",
-        *(key.removesuffix("Cm") for key in KEYS),
-        *("vertex mm", "IoU", "median s"),
-        title=f"{report['set']}: mean absolute error in cm, men/women",
+        "setup / family",
+        "n",
+        *keys,
+        "girths",
+        "reach",
+        "in 90 %",
+        "s",
+        title="mean absolute error in cm (mean signed error)",
     )
-    for name, by_sex in report["setups"].items():
-        sexes = [by_sex[sex] for sex in SIGNED if sex in by_sex]
+    for name, one in report["setups"].items():
+        if "mae_cm" not in one:
+            table.add_row(name, "0", *["–"] * 8)
+            continue
         cells = [
-            "/".join(f"{sex['meanAbsoluteErrorCm'][key]:.1f}" for sex in sexes) for key in KEYS
+            f"{one['mae_cm'][key]:.1f} ({one['bias_cm'][key]:+.1f})"
+            if key in one["mae_cm"]
+            else "–"
+            for key in keys
         ]
-        for key, digits in (("vertexMm", 1), ("iou", 3), ("medianSeconds", 2)):
-            cells.append("/".join(f"{sex[key]:.{digits}f}" for sex in sexes if key in sex))
-        table.add_row(name, *cells)
+        mean, target = mean_girths_cm(one), one["target"]
+        refused = sum(one["refused"].values())
+        table.add_row(
+            name,
+            f"{one['n']}" + (f" +{refused} refused" if refused else ""),
+            *cells,
+            "–" if mean is None else f"{mean:.2f}",
+            f"≤ {target['girths_cm']}" if target else "",
+            "–" if one["coverage90"] is None else f"{one['coverage90']:.0%}",
+            f"{one['seconds_median']:.2f}",
+            style="bold",
+        )
+        for other, same in one["baselines"].items():
+            if same is None:
+                continue
+            plain = [f"{same['mae_cm'][k]:.1f}" if k in same["mae_cm"] else "–" for k in keys]
+            mean = mean_girths_cm(same)
+            table.add_row(
+                f"  {other}", str(same["n"]), *plain, "–" if mean is None else f"{mean:.2f}"
+            )
     return table
+
+
+def _cell(figures: dict[str, Any], key: str) -> str:
+    if key not in figures["mae_cm"]:
+        return "–"
+    return f"{figures['mae_cm'][key]:.1f} ({figures['bias_cm'][key]:+.1f})"
 
 
 def main() -> None:
     """Read the command line and print a table or JSON."""
-    parser = argparse.ArgumentParser(prog="avatar-worker bench", description=__doc__)
+    given = _arguments()
+    torch.set_num_threads(1)
+    sets = given.cases or _default_sets()
+    if not sets:
+        raise SystemExit("there are no cases in build/cases; `make bench` makes some")
+    prototype = None
+    if not given.no_peer:
+        try:
+            prototype = Prototype(given.peer)
+        except FileNotFoundError as missing:
+            print(f"The prototype is skipped: {missing}.", file=sys.stderr)  # noqa: T201 - for people
+    chosen = given.only or DEFAULT
+    try:
+        report = run(
+            sets,
+            [setup for setup in SETUPS if setup.name in chosen],
+            Judge(direct=given.direct),
+            prototype,
+            quiet=given.json,
+            direct=given.direct,
+        )
+    except MalformedCase as error:
+        raise SystemExit(f"MALFORMED_CASE: {error}; see docs/reference/bench-cases.md") from None
+    if given.json:
+        print(json.dumps(report))  # noqa: T201 - this is what --json is for
+        return
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    console.print(_table(report))
+    for note in report["notes"]:
+        console.print(note)
+
+
+def _default_sets() -> list[Path]:
+    """The sets that nothing was tuned on, or, where none was made, all."""
+    sets = sorted({path.parents[1] for path in CASES.glob("*/*/request.json")})
+    return [folder for folder in sets if folder.name.startswith("test-photos")] or sets
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="avatar-worker bench fit", description=__doc__)
     parser.add_argument(
         "--cases",
         type=Path,
         action="append",
-        help="a set of cases; may be given again (default: every set of build/cases)",
+        help="a set of cases; may be given again (default: the test photos of build/cases)",
     )
     parser.add_argument(
         "--only",
@@ -250,33 +230,16 @@ def main() -> None:
         + "; ".join(setup.name for setup in SETUPS),
     )
     parser.add_argument(
-        "--peer",
-        type=Path,
-        nargs="?",
-        const=PEER,
-        help="also run the prototype, whose fitlib.py lies in this folder (default: %(const)s)",
+        "--direct",
+        action="store_true",
+        help="take the masks and keypoints of cases that have photos, too",
     )
+    parser.add_argument(
+        "--peer", type=Path, default=PEER, help="where the prototype's fitlib.py lies"
+    )
+    parser.add_argument("--no-peer", action="store_true", help="leave the prototype out")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    sets = given.cases or sorted(path.parent for path in (ROOT / "build/cases").glob("*/male-00"))
-    if not sets:
-        raise SystemExit("there are no cases in build/cases; `make bench` makes some")
-    prototype = None
-    if given.peer is not None:
-        try:
-            prototype = Prototype(given.peer)
-        except FileNotFoundError as missing:
-            print(f"The peer is skipped: {missing}.", file=sys.stderr)  # noqa: T201 - for people
-    reports = [
-        run(folder, quiet=given.json, only=given.only, prototype=prototype) for folder in sets
-    ]
-    if given.json:
-        print(json.dumps(reports))  # noqa: T201 - this is what --json is for
-        return
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    for report in reports:
-        console.print(_table(report))
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
@@ -159,26 +160,37 @@ def demo(
 
 
 @app.command()
-def doctor(models_dir: ModelsDir = None) -> None:
-    """Look at everything that a job needs: models, device, environment, queue, storage, API."""
+def doctor(
+    models_dir: ModelsDir = None,
+    load: Annotated[
+        bool, typer.Option("--load", help="Also load every enabled model, as the worker does.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at everything that a job needs: models, machine, environment, queue, storage, API.
+
+    Ends with 1 when something is not as it should be.
+    """
     from rich.console import Console
     from rich.markup import escape
 
-    from worker.avatar import checkup
-    from worker.doctor import examine, examine_services
+    from worker.doctor_cli import look
 
-    async def ask() -> list[Finding]:
-        findings = [examine(what, check) for what, check in checkup.checks(models_dir)]
-        return findings + [finding async for finding in examine_services()]
+    console = Console(highlight=False, quiet=as_json)
+    found = []
 
-    console = Console(highlight=False)
-    findings = asyncio.run(ask())
-    for finding in findings:
+    def tell(finding: Finding) -> None:
+        found.append(finding)
         mark = "[green]good[/]" if finding.good else "[red]bad [/]"
         console.print(f"{mark} {finding.what}: {escape(finding.detail)}")
         if finding.advice:
             console.print(f"     {escape(finding.advice)}")
-    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
+
+    asyncio.run(look(models_dir, tell, load=load))
+    good = all(finding.good for finding in found)
+    if as_json:
+        typer.echo(json.dumps({"good": good, "findings": [asdict(one) for one in found]}))
+    raise typer.Exit(0 if good else 1)
 
 
 @app.command(

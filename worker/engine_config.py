@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from worker.engine.messages import EngineConfig, EstimatorsConfig
-from worker.settings import Settings
+from worker.settings import ModelSettings, PipelineSettings, Settings
 
 PIXIE_WEIGHTS: Final = Path("data") / "pixie_model.tar"
 
 
-def engine_config(settings: Settings) -> EngineConfig:
+def engine_config(pipeline: PipelineSettings, models: ModelSettings) -> EngineConfig:
     """Return how the child loads the pipeline.  What lies on the volume, it looks at itself."""
-    pipeline, models = settings.pipeline, settings.models
     folder = pipeline.observer_model_dir
     anthropometry = beside(models.sam3d_repo_dir, "SMPL-Anthropometry")
     return EngineConfig(
@@ -29,16 +28,15 @@ def engine_config(settings: Settings) -> EngineConfig:
         sam2_dir=str(models.sam3d_segmentor) if models.sam3d_use_mask else None,
         sam2_required=False,
         anthropometry_dir=str(anthropometry) if anthropometry.is_dir() else None,
-        estimators=estimators_config(settings),
+        estimators=estimators_config(pipeline, models),
     )
 
 
-def estimators_config(settings: Settings) -> EstimatorsConfig:
+def estimators_config(pipeline: PipelineSettings, models: ModelSettings) -> EstimatorsConfig:
     """Return which estimators the child loads, and in which order they are asked."""
-    models = settings.models
     return EstimatorsConfig(
         order=models.estimators,
-        required=settings.pipeline.require_real_avatar,
+        required=pipeline.require_real_avatar,
         pixie_dir=str(models.pixie_dir),
         sam3d_enabled=models.sam3d_enabled,
         sam3d_repo_dir=str(models.sam3d_repo_dir),

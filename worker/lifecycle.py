@@ -109,7 +109,7 @@ class Worker:
         self._work_store = WorkStore(self._bucket)
         self.outbox = Outbox(self._redis, self._api, prefix=prefix, queue=queue, owner=self.name)
         self.engine = EnginePool(
-            engine_config(settings),
+            engine_config(settings.pipeline, settings.models),
             environments=_engine_environments(settings),
             on_state=lambda _state: self._open_or_close(),
             command=engine_command,

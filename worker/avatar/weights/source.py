@@ -73,6 +73,17 @@ class WeightsFile:
         except OSError as error:
             raise self.wrong(f"cannot be read: {error.strerror}") from error
 
+    def look(self) -> str:
+        """Say what this file is by its start and its table of contents, without reading it all.
+
+        Raises:
+            ModelMissing, ModelInvalid: as `open` and `verify`.
+        """
+        with self.open() as file:
+            if instead := _what_instead(file):
+                raise self.wrong(f"is {instead}")
+            return f"{self.path}, {file.seek(0, 2) / 1e6:,.0f} MB"
+
     def verify(self, file: BufferedReader) -> str:
         """Make sure that an open file can be weights and has the digest that it must have.
 

@@ -17,6 +17,7 @@ PROGRAM: Final = "avatar-worker bench"
 DEFAULT: Final = "fit"
 BENCHES: Final = {
     "fit": ("tests.benchmarks.run", "accuracy and speed of the fit, on cases of known truth"),
+    "body": ("tests.benchmarks.body_bench", "the body module beside smplx, and its derivatives"),
     "queue": ("tests.benchmarks.queue_bench", "the consumer beside Node's Worker"),
     "sync": ("tests.benchmarks.sync_bench", "models-sync beside s5cmd and rclone"),
 }

@@ -17,10 +17,11 @@ from blake3 import blake3
 from minio import Minio
 
 from models_sync import transfer
-from models_sync.manifest import PART_BYTES, Manifest, ManifestFile
+from models_sync.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFile
 from models_sync.progress import Phase, Progress
 from models_sync.state import keep_manifest
 from tests.conftest import StartWorker, until_ready
+from tests.seaweed import ROOT_USER, SeaweedFS
 from worker import weights as weights_module
 from worker.demo.stack import EmbeddedStack
 from worker.errors import SettingsError, WeightsUnavailable
@@ -95,6 +96,27 @@ async def test_a_start_on_an_empty_folder_ends_ready_with_everything_in_its_plac
         assert (tmp_path / "models" / key).read_bytes() == content
     placed = tmp_path / "sam2" / "checkpoints" / "sam2.1_hiera_large.pt"
     assert placed.read_bytes() == FILES["sam2/checkpoints/sam2.1_hiera_large.pt"]
+
+
+async def test_so_does_one_whose_weights_are_on_seaweedfs(
+    start_worker: StartWorker, sync: dict[str, str], seaweed: SeaweedFS, tmp_path: Path
+) -> None:
+    client, bucket = seaweed.minio(), "weights-of-a-worker"
+    client.make_bucket(bucket_name=bucket)
+    for key, content in FILES.items():
+        client.put_object(bucket, key, io.BytesIO(content), len(content))
+    manifest = Manifest(files=tuple(map(published, FILES))).to_bytes()
+    client.put_object(bucket, MANIFEST_NAME, io.BytesIO(manifest), len(manifest))
+    there = {
+        "MODEL_SYNC_MINIO_ENDPOINT": seaweed.endpoint,
+        "MODEL_SYNC_MINIO_BUCKET": bucket,
+        "MODEL_SYNC_MINIO_ACCESS_KEY": ROOT_USER.access_key,
+        "MODEL_SYNC_MINIO_SECRET_KEY": ROOT_USER.secret_key,
+    }
+    async with start_worker(**sync | there) as worker:
+        await until_ready(worker, timeout_s=30)
+    for key, content in FILES.items():
+        assert (tmp_path / "models" / key).read_bytes() == content
 
 
 async def test_what_is_wrong_with_the_bucket_is_said_and_tried_again(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime as dt
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -93,6 +96,7 @@ def main() -> None:
 
 def page(chosen: list[Row], names: list[str], verdicts: dict[tuple[str, str], list[str]]) -> str:
     """The table in Markdown."""
+    bad = sum(map(bool, verdicts.values()))
     lines = [
         "# When the network, the bucket or the volume fails",
         "",
@@ -101,6 +105,8 @@ def page(chosen: list[Row], names: list[str], verdicts: dict[tuple[str, str], li
         "end: every file under its real name is the old version or the new one, whole; and a pull",
         "without the fault ends with the new version and leaves nothing behind.",
         "",
+        f"{_when()}; {len(chosen)} rows on each server, {bad or 'none'} not as it must be.",
+        "",
         f"| fault | must end with | {' | '.join(names)} |",
         "|---|---|" + "---|" * len(names),
     ]
@@ -108,6 +114,14 @@ def page(chosen: list[Row], names: list[str], verdicts: dict[tuple[str, str], li
         marks = " | ".join("BAD" if verdicts[name, server] else "as it must" for server in names)
         lines.append(f"| {name} | {end} | {marks} |")
     return "\n".join(lines) + "\n"
+
+
+def _when() -> str:
+    """The day, the commit and how busy the machine was."""
+    asked = ["git", "describe", "--always", "--abbrev=12", "--exclude", "*"]
+    commit = subprocess.run(asked, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    day = dt.datetime.now(dt.UTC).date().isoformat()
+    return f"{day}, on top of commit {commit.strip()}, load {os.getloadavg()[2]:.0f}"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ DEFAULT: Final = "fit"
 BENCHES: Final = {
     "fit": ("tests.benchmarks.run", "accuracy and speed of the fit, on cases of known truth"),
     "body": ("tests.benchmarks.body_bench", "the body module beside smplx, and its derivatives"),
+    "consistency": (
+        "tests.benchmarks.consistency",
+        "mirrored, recompressed, cropped, smaller: what changes that should not",
+    ),
     "queue": ("tests.benchmarks.queue_bench", "the consumer beside Node's Worker"),
     "sync": ("tests.benchmarks.sync_bench", "models-sync beside s5cmd and rclone"),
 }
@@ -26,7 +30,7 @@ BENCHES: Final = {
 def overview() -> str:
     """The benchmarks there are."""
     lines = [f"Usage: {PROGRAM} [NAME] [OPTIONS]   ({DEFAULT} when no name is given)", ""]
-    lines += [f"  {name:8} {what}" for name, (_, what) in BENCHES.items()]
+    lines += [f"  {name:11} {what}" for name, (_, what) in BENCHES.items()]
     return "\n".join([*lines, "", f"{PROGRAM} NAME --help shows its options."])
 
 

@@ -56,7 +56,8 @@ class Target:
         self._centre_tree = cKDTree(self.corners.mean(axis=1))
         a, b, c = (self.corners[:, corner] for corner in range(3))
         normal = np.cross(b - a, c - a)
-        self.face_normals = normal / np.linalg.norm(normal, axis=1, keepdims=True)
+        size = np.linalg.norm(normal, axis=1, keepdims=True)
+        self.face_normals = normal / np.maximum(size, 1e-18)
 
     def nearest_vertex(self, points: Float64Array) -> Int64Array:
         """The nearest of the mesh's vertices to each of (N, 3)."""

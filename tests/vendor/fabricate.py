@@ -16,16 +16,17 @@ from worker.avatar.types import Observation, Photo
 from worker.avatar.vendor_code import import_torchvision, import_vendor, quiet
 
 TINY = "sam2.1_hiera_tiny"
+LARGE = sam2.LARGE
 STEPS = 60
 
 
-def sam2_network(folder: Path) -> torch.nn.Module:
-    """Build SAM 2's tiny network with random weights, always the same."""
+def sam2_network(folder: Path, model: str = TINY) -> torch.nn.Module:
+    """Build a network of SAM 2 with random weights, always the same."""
     import_torchvision()
     building = import_vendor(folder, "sam2.build_sam", variable=sam2.VARIABLE)
     torch.manual_seed(0)
     with quiet():
-        return building.build_sam2(sam2.CONFIGS[TINY], None, device="cpu")
+        return building.build_sam2(sam2.CONFIGS[model], None, device="cpu")
 
 
 class _Asked(Exception):

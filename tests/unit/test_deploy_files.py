@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -62,13 +63,23 @@ def test_users_are_made_with_fresh_passwords_of_which_the_file_holds_hashes() ->
     assert not set(passwords.values()) & set(make()[1].values())
 
 
-def test_every_metric_of_the_alerts_is_one_that_the_worker_tells() -> None:
-    source = "".join(path.read_text() for path in (DOCKER.parent / "worker").rglob("*.py"))
-    told = set(re.findall(r'"(avatar_[a-z_]+)"', source))
-    alerts = (DOCKER / "monitoring" / "alerts.yaml").read_text()
-    asked = {
-        name.removesuffix("_total").removesuffix("_bucket")
-        for name in re.findall(r"avatar_[a-z_]+", alerts)
-    }
-    assert asked
-    assert asked <= told
+def test_costs_come_from_the_readers_own_seconds_and_prices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    costs = runpy.run_path(str(DOCKER / "runpod" / "costs.py"))
+    # 3,600 s at 1 an hour; 48 of them keep two pods busy all day.
+    assert costs["cost"](3600.0, 1.0, 48) == costs["Cost"](1.0, 1.0, pods=2, share=1.0)
+    quarter = costs["cost"](36.0, 2.0, 600)
+    assert (quarter.busy, quarter.always_on, quarter.pods) == (0.02, 0.08, 1)
+    assert quarter.share == pytest.approx(0.25)
+    prices = tmp_path / "prices.toml"
+    prices.write_text('currency = "€"\n[per_hour]\nL4 = 2\nother = 0\n')
+    asked = ["--seconds", "36", "--per-day", "600", "--prices"]
+    assert costs["main"]([*asked, str(prices)]) == 0
+    said = capsys.readouterr().out
+    assert "€0.02 an avatar when always busy; €0.08 with 1 pod always on (25%" in said
+    assert "other: no price yet" in said
+    assert costs["main"]([*asked, str(DOCKER / "runpod" / "prices.toml")]) == 1
+    gpus = json.loads((DOCKER / "runpod" / "pod.json").read_text())["gpuTypeIds"]
+    said = capsys.readouterr().out
+    assert [gpu for gpu in gpus if f"{gpu}: no price yet" not in said] == []

@@ -26,6 +26,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from worker.avatar.observe.skin import find_skin
 from worker.avatar.types import (
     KEYPOINTS,
     AvatarRequest,
@@ -90,6 +91,7 @@ class _Fit(_Record):
     views: tuple[_View, ...]
     iterations: int = Field(ge=0)
     warnings: tuple[str, ...]
+    wear: tuple[str, ...]
 
 
 Header = TypeVar("Header", _Observations, _Fit)
@@ -183,6 +185,7 @@ class Checkpoints:
             ),
             iterations=fit.iterations,
             warnings=fit.warnings,
+            wear=fit.wear,
         )
         arrays: dict[str, NDArray[Any]] = {"betas": fit.betas, "covariance": fit.covariance}
         for view in fit.views:
@@ -222,6 +225,7 @@ class Checkpoints:
                 ),
                 iterations=header.iterations,
                 warnings=header.warnings,
+                wear=header.wear,
             )
 
         return self._load(Stage.FIT, read)
@@ -298,6 +302,7 @@ def _observation(archive: zipfile.ZipFile, seen: _Seen, photo: Photo) -> Observa
         mask=mask,
         warnings=seen.warnings,
         source=seen.source,
+        skin=find_skin(photo.pixels, keypoints),
     )
 
 

@@ -143,6 +143,8 @@ class Observation:
     warnings: tuple[str, ...] = ()
     source: str = ""
     """The observer that made this, for `sources`."""
+    skin: Float32Array | None = None
+    """(H, W) probability that the pixel shows bare skin; None: nobody looked, or could tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class FittedView:
     transl: Float64Array
     """(3,) metres, in the camera's frame."""
     iou: float
-    """Intersection over union of the body's silhouette and the observed mask."""
+    """Intersection over union of the body, in what it is taken to wear, and the observed mask."""
     keypoint_rmse_px: float
 
 
@@ -182,6 +184,8 @@ class BodyFit:
     views: tuple[FittedView, ...]
     iterations: int
     warnings: tuple[str, ...] = ()
+    wear: tuple[str, ...] = ()
+    """How top and bottom most likely sit: tight, everyday or loose; empty where nothing is worn."""
 
 
 @dataclass(frozen=True, slots=True)

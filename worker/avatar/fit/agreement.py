@@ -43,6 +43,6 @@ def keypoint_rmse_px(uv: Tensor, view: Evidence) -> float:
         uv: (23, 2) working pixels of the body's keypoints.
         view: the keypoints seen.
     """
-    seen = view.keypoint_weight > 0
+    seen = view.keypoint_weight[:, 0] > 0
     apart = uv.cpu().numpy()[seen] - view.keypoints[seen]
     return float(np.sqrt((apart**2).sum(axis=1).mean()) / view.scale)

@@ -13,8 +13,8 @@ import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
-from worker.avatar.fit import priors
-from worker.avatar.types import BoolArray, Float64Array, Observation, ViewName
+from worker.avatar.fit import definitions, priors
+from worker.avatar.types import BoolArray, Float32Array, Float64Array, Observation, ViewName
 from worker.errors import BodyHidden
 
 _SEEN_CONFIDENCE = 0.2
@@ -24,6 +24,8 @@ _SHORTEST_CONTOUR_PX = 40.0
 _CONTOUR_SMOOTHING_PX = 1.2
 _NORMAL_SMOOTHING_PX = 2.5
 _BORDER_PX = 3.0
+_SKIN_DEPTHS_PX = (4.0, 6.0, 8.0)
+"""How far inside of the outline skin is looked for: the edge itself mixes with what is behind."""
 _MARGIN_PX = 12
 _NORMAL_WEIGHT_PX = 25.0
 """Opposite directions count as this many pixels of distance when outlines are matched."""
@@ -37,6 +39,8 @@ class Contour:
     """(P, 2) pixels at working scale."""
     normals: Float64Array
     """(P, 2) unit, pointing away from the body."""
+    bare: Float64Array
+    """(P,) probability that the skin itself is seen just inside."""
     tree: cKDTree
     """Over `features(points, normals)`."""
 
@@ -56,10 +60,8 @@ class Evidence:
     keypoints: Float64Array
     """(23, 2)."""
     keypoint_weight: Float64Array
-    """(23,) one over the standard deviation in pixels; 0 where not seen."""
+    """(23, 2) one over the standard deviation in x and y, pixels; 0 where not seen."""
     contour: Contour
-    independent_points: float
-    """How many independent points the outline counts as."""
     mask: BoolArray
     """(h, w) the person, cropped, at `mask_scale` working pixels a pixel."""
     mask_origin: tuple[float, float]
@@ -85,7 +87,7 @@ def gather(observation: Observation) -> Evidence:
         raise BodyHidden(f"only {int(seen.sum())} of 23 keypoints are seen in the photo")
     places = observation.keypoints[:, :2].astype(np.float64)
     scale = priors.PERSON_HEIGHT_PX / _person_height_px(observation, places[seen])
-    sigma = np.asarray(priors.keypoint_sigma_px(observation.source))
+    places, sigma = definitions.as_the_body_means(observation, places * scale)
     camera = observation.intrinsics
     probability, origin, mask_scale = _working_mask(observation, scale)
     return Evidence(
@@ -94,18 +96,16 @@ def gather(observation: Observation) -> Evidence:
         focal_px=camera.focal_px * scale,
         focal_sigma=priors.KNOWN_FOCAL_SIGMA if camera.known else priors.ASSUMED_FOCAL_SIGMA,
         centre_px=(camera.width * scale / 2, camera.height * scale / 2),
-        keypoints=places * scale,
-        keypoint_weight=np.where(seen, np.sqrt(confidence.clip(0.0, 1.0)) / sigma, 0.0),
+        keypoints=places,
+        keypoint_weight=np.where(
+            seen[:, None], np.sqrt(confidence.clip(0.0, 1.0))[:, None] / sigma, 0.0
+        ),
         contour=_trace(
             probability,
             origin,
             mask_scale,
             (camera.width * scale, camera.height * scale),
-        ),
-        independent_points=(
-            priors.CLOTHED_INDEPENDENT_POINTS
-            if priors.is_dressed(observation.source)
-            else priors.CONTOUR_INDEPENDENT_POINTS
+            _Skin(observation.skin, scale),
         ),
         mask=probability > 0.5,
         mask_origin=origin,
@@ -154,6 +154,7 @@ def _trace(
     origin: tuple[float, float],
     mask_scale: tuple[float, float],
     image_size: tuple[float, float],
+    skin: _Skin,
 ) -> Contour:
     """Trace the outline where the smoothed mask crosses one half, with even spacing."""
     smooth = gaussian_filter(probability, _CONTOUR_SMOOTHING_PX, mode="nearest")
@@ -184,4 +185,24 @@ def _trace(
     if kept.sum() < 30:
         raise BodyHidden("the person's outline lies outside the photo")
     points, normals = points[kept], normals[kept] / length[kept, None]
-    return Contour(points, normals, cKDTree(features(points, normals)))
+    return Contour(
+        points, normals, skin.inside(points, normals), cKDTree(features(points, normals))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Skin:
+    """Where bare skin is seen, asked for in working pixels."""
+
+    probability: Float32Array | None
+    scale: float
+
+    def inside(self, points: Float64Array, normals: Float64Array) -> Float64Array:
+        """(P,) probability of skin a little inside of an outline."""
+        if self.probability is None:
+            return np.zeros(len(points))
+        found = []
+        for depth_px in _SKIN_DEPTHS_PX:
+            at = (points - depth_px * normals) / self.scale - 0.5
+            found.append(map_coordinates(self.probability, at[:, ::-1].T, order=1, mode="nearest"))
+        return np.asarray(np.mean(found, axis=0), dtype=np.float64)

@@ -7,7 +7,7 @@ of it reach what three hundred steps of Adam reach, in a fifteenth of the time (
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from worker.avatar.body.jacobian import ArticulatedShape, RegressedPoints, SkinnedPoints
 from worker.avatar.body.model import BodyModel
-from worker.avatar.fit import priors, rotation
+from worker.avatar.fit import rotation
 from worker.avatar.fit.agreement import keypoint_rmse_px, outline_iou
 from worker.avatar.fit.camera import project
+from worker.avatar.fit.cloth import Hypothesis, dressed_vertices, hypotheses, mixed
 from worker.avatar.fit.evidence import Evidence, gather
 from worker.avatar.fit.options import FitOptions
 from worker.avatar.fit.outline import OutlineFinder, match
-from worker.avatar.fit.residuals import ImageTargets, ShapePrior, outline_targets
+from worker.avatar.fit.residuals import ImageTargets, ShapePrior, dressed_outline, outline_targets
 from worker.avatar.fit.solver import Solver
 from worker.avatar.fit.start import find_start
 from worker.avatar.fit.state import FitState, stack
@@ -31,6 +32,8 @@ from worker.errors import BodyHidden, FitFailed
 _JOINT_STEPS = 4
 """Steps against the keypoints of all views together."""
 _OUTLINE_STEPS = 14
+_WEIGH_AT = (7, 11)
+"""Steps at which it is decided what is worn: not before the body roughly fits."""
 _FIRST_RADIUS_PX, _LAST_RADIUS_PX = 40.0, 10.0
 """How far apart paired outline points may lie, from the first step to the last."""
 _SETTLED = 1e-3
@@ -86,6 +89,7 @@ class _Solved:
     covariance: Tensor
     keypoints: SkinnedPoints
     iterations: int
+    wear: tuple[str, ...]
 
 
 def _solve(
@@ -111,27 +115,54 @@ def _solve(
             if saved < _SETTLED:
                 break
     outline: ImageTargets | None = None
+    wear: tuple[str, ...] = ()
     if options.silhouette_refine:
-        finder = OutlineFinder(shape.faces)
-        erode_px = (
-            options.silhouette_torso_erode_px * priors.PERSON_HEIGHT_PX / priors.TORSO_ERODE_AT_PX
-        )
-        radii = np.geomspace(_FIRST_RADIUS_PX, _LAST_RADIUS_PX, _OUTLINE_STEPS)
-        for step, radius_px in enumerate(radii):
-            posed = shape.vertices(state.posed(shape))
-            uv = project(posed, state.log_focal, solver.centre).uv
-            matches = [
-                match(finder.find(uv[index]), view.contour, radius_px)
-                for index, view in enumerate(views)
-            ]
-            outline = outline_targets(shape, matches, views, erode_px)
-            state, _ = solver.improve(state, outline)
-            iterations += 1
-            tell(0.2 + 0.7 * (step + 1) / _OUTLINE_STEPS)
+        state, outline, wear = _refine(shape, solver, state, views, options=options, tell=tell)
+        iterations += _OUTLINE_STEPS
     covariance = solver.linearise(state, outline).shape_covariance()
     if not bool(torch.isfinite(covariance).all() & torch.isfinite(state.betas).all()):
         raise FitFailed("the fit ended in numbers that are not finite")
-    return _Solved(state, covariance, keypoints, iterations)
+    return _Solved(state, covariance, keypoints, iterations, wear)
+
+
+def _refine(
+    shape: ArticulatedShape,
+    solver: Solver,
+    state: FitState,
+    views: Sequence[Evidence],
+    *,
+    options: FitOptions,
+    tell: Callable[[float], None],
+) -> tuple[FitState, ImageTargets, tuple[str, ...]]:
+    """Close in on the outlines, and on the way find out what is worn."""
+    finder = OutlineFinder(shape.faces)
+    possible: list[Hypothesis] = []
+    wear: tuple[str, ...] = ()
+    if options.dressed:
+        possible = hypotheses(len(views), options.cloth_scale, state.betas)
+        solver.cloth_prior = mixed([(each.probability, each.prior) for each in possible])
+        state = replace(state, cloth=solver.cloth_prior.mean.clone())
+    outline: ImageTargets | None = None
+    for step, radius_px in enumerate(
+        np.geomspace(_FIRST_RADIUS_PX, _LAST_RADIUS_PX, _OUTLINE_STEPS)
+    ):
+        posed = shape.vertices(state.posed(shape))
+        uv = project(posed, state.log_focal, solver.centre).uv
+        matches = []
+        for index, view in enumerate(views):
+            found = finder.find(uv[index])
+            if options.dressed:
+                per_metre = float(state.log_focal[index].exp() / posed[index, :, 2].mean())
+                found = dressed_outline(shape, found, state.cloth[index], per_metre)
+            matches.append(match(found, view.contour, radius_px))
+        outline = outline_targets(shape, matches, state, dressed=options.dressed)
+        if step in _WEIGH_AT and possible:
+            wear = solver.weigh(possible, state, outline)
+        state, _ = solver.improve(state, outline)
+        tell(0.2 + 0.7 * (step + 1) / _OUTLINE_STEPS)
+    if outline is None:
+        raise AssertionError(_OUTLINE_STEPS)
+    return state, outline, wear
 
 
 def _report(
@@ -144,7 +175,8 @@ def _report(
     state = solved.state
     posed = state.posed(shape)
     centre = state.betas.new_tensor([view.centre_px for view in views])
-    uv = project(shape.vertices(posed), state.log_focal, centre).uv
+    dressed = dressed_vertices(shape, shape.vertices(posed), state.cloth)
+    uv = project(dressed, state.log_focal, centre).uv
     keypoints_uv = project(solved.keypoints.points(posed), state.log_focal, centre).uv
     fitted = []
     for index, (view, observation) in enumerate(zip(views, observations, strict=True)):
@@ -177,4 +209,5 @@ def _report(
         covariance=solved.covariance.cpu().numpy(),
         views=tuple(fitted),
         iterations=solved.iterations,
+        wear=solved.wear,
     )

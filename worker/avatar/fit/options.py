@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+USUAL_ERODE_PX = 8.0
+
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
@@ -11,7 +13,16 @@ class FitOptions:
 
     silhouette_refine: bool = True
     """Refine by the outlines (SILHOUETTE_REFINE_ENABLED); False leaves keypoints and priors."""
-    silhouette_torso_erode_px: float = 8.0
-    """How much cloth the outline holds where people wear any (SILHOUETTE_TORSO_ERODE_PX), in
-    pixels of a photo in which the person is 3,200 px high, as on a 12-megapixel phone, so that
-    the outcome does not depend on the photo's size."""
+    silhouette_torso_erode_px: float = USUAL_ERODE_PX
+    """How much clothing is expected (SILHOUETTE_TORSO_ERODE_PX), beside the default 8: at 16 all
+    garments are expected to stand off twice as far, at 0 nobody wears anything."""
+
+    @property
+    def dressed(self) -> bool:
+        """Whether anybody may wear anything."""
+        return self.silhouette_torso_erode_px > 0
+
+    @property
+    def cloth_scale(self) -> float:
+        """How many times the usual thickness clothes are expected to have."""
+        return self.silhouette_torso_erode_px / USUAL_ERODE_PX

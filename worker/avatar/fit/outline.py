@@ -60,6 +60,8 @@ class Matches:
     """(M, 2) where their middle should be."""
     normals: Float64Array
     """(M, 2) outward normals of the photo's outline there: distance counts along these."""
+    bare: Float64Array
+    """(M,) probability that the photo shows skin there."""
 
 
 class OutlineFinder:
@@ -143,7 +145,8 @@ def match(outline: Outline, contour: Contour, radius_px: float) -> Matches:
         radius_px: pairs farther apart are dropped; shrinks as the fit closes in.
     """
     if len(outline.edges) == 0:
-        return Matches(np.zeros((0, 2), np.int64), np.zeros((0, 2)), np.zeros((0, 2)))
+        nowhere = np.zeros((0, 2))
+        return Matches(np.zeros((0, 2), np.int64), nowhere, nowhere, np.zeros(0))
     own = features(outline.points, outline.normals)
     from_body = _evenly(outline.length, SAMPLES_A_WAY)
     _, there = contour.tree.query(own[from_body])
@@ -155,7 +158,9 @@ def match(outline: Outline, contour: Contour, radius_px: float) -> Matches:
     agree = (outline.normals[body] * contour.normals[photo]).sum(axis=1)
     kept = (apart < radius_px) & (agree > _SAME_DIRECTION)
     body, photo = body[kept], photo[kept]
-    return Matches(outline.edges[body], contour.points[photo], contour.normals[photo])
+    return Matches(
+        outline.edges[body], contour.points[photo], contour.normals[photo], contour.bare[photo]
+    )
 
 
 def _outermost(

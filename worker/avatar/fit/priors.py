@@ -13,7 +13,6 @@ from torch import Tensor
 
 from worker.avatar.body.jacobian import BODY_JOINTS
 from worker.avatar.fit import rotation
-from worker.avatar.types import KEYPOINTS
 
 ROOT_SPREAD_DEG: tuple[float, float, float] = (12.0, 60.0, 8.0)
 """Lean towards the camera (its own tilt included), the way the person faces, lean to a side."""
@@ -47,9 +46,6 @@ hip from two views were 0.1 to 0.3 cm worse; arms are left loose for hands on hi
 
 FITTED_JOINTS: tuple[int, ...] = tuple(POSE_SPREAD_DEG)
 
-CLOTHED_JOINTS: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 9, 12, 13, 14, 16, 17)
-"""Pelvis, legs, spine, neck, collars and upper arms: where people wear cloth."""
-
 ARMS_DOWN_DEG = 50.0
 """How far the arms of someone who stands for a photo hang below the T-pose's."""
 
@@ -58,36 +54,6 @@ PERSON_HEIGHT_PX = 820.0
 
 KEYPOINT_SIGMA_PX = 4.0
 """Noise of a keypoint that means exactly what the body's own keypoint means."""
-
-BLAZEPOSE_SIGMA_FACTOR: dict[str, float] = {
-    # BlazePose marks the eye's and ear's middle on the image, the body has a vertex there.
-    "nose": 2.0,
-    "left_eye": 2.0,
-    "right_eye": 2.0,
-    "left_ear": 2.5,
-    "right_ear": 2.5,
-    # Its shoulder lies at the outside of the joint, its hip nearer to the pelvis' bony side.
-    "left_shoulder": 2.0,
-    "right_shoulder": 2.0,
-    "left_hip": 3.5,
-    "right_hip": 3.5,
-    "left_elbow": 1.5,
-    "right_elbow": 1.5,
-    "left_wrist": 1.5,
-    "right_wrist": 1.5,
-    "left_knee": 1.5,
-    "right_knee": 1.5,
-    "left_ankle": 1.5,
-    "right_ankle": 1.5,
-    "left_big_toe": 2.0,
-    "right_big_toe": 2.0,
-    "left_heel": 2.0,
-    "right_heel": 2.0,
-    # It has one toe mark a foot, near the big one.
-    "left_small_toe": 4.0,
-    "right_small_toe": 4.0,
-}
-"""How much worse a BlazePose landmark is than that, by its other definition and its noise."""
 
 CONTOUR_SIGMA_PX = 2.5
 """Noise of the outline, across it."""
@@ -98,14 +64,16 @@ CONTOUR_INDEPENDENT_POINTS = 160.0
 CLOTHED_INDEPENDENT_POINTS = 40.0
 """The same in a photograph: cloth stands off the body along whole limbs at a time."""
 
-TORSO_ERODE_AT_PX = 3200.0
-"""Height of the person for which SILHOUETTE_TORSO_ERODE_PX is meant: a 12-megapixel phone's."""
+FOLDS = 0.2
+"""Size of folds beside how far cloth stands off on average."""
 
 KEYPOINT_OUTLIER_SIGMAS = 4.0
 """Scale of the Geman-McClure loss of keypoints."""
 
-CONTOUR_OUTLIER_SIGMAS = 3.0
+CONTOUR_OUTLIER_SIGMAS = 5.8
 """Scale of the Geman-McClure loss of the outline."""
+
+USUAL_HEIGHT_M = 1.72
 
 HEIGHT_SIGMA_M = 0.006
 """How well people know their height, with the change over a day."""
@@ -160,14 +128,3 @@ def is_dressed(source: str) -> bool:
         source: `Observation.source`.
     """
     return is_photograph(source) or source == DRESSED_CASE
-
-
-def keypoint_sigma_px(source: str) -> list[float]:
-    """Standard deviation of each keypoint of an observer, at `PERSON_HEIGHT_PX`.
-
-    Args:
-        source: `Observation.source`.
-    """
-    if not is_photograph(source):
-        return [KEYPOINT_SIGMA_PX] * len(KEYPOINTS)
-    return [KEYPOINT_SIGMA_PX * BLAZEPOSE_SIGMA_FACTOR[name] for name in KEYPOINTS]

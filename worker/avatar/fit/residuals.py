@@ -4,14 +4,14 @@ Image distances go through the Geman-McClure loss ``c² r² / (c² + r²)`` (Gem
 "Statistical methods for tomographic image reconstruction", 1987), so that a wrong keypoint or a
 bag in the outline pulls no harder than c standard deviations do, and in the end not at all.
 
-Cloth lies on a body, never inside it: where people wear cloth the outline is taken that much
-inside of where it was seen (SILHOUETTE_TORSO_ERODE_PX).
+Cloth lies on a body, never inside it: what belongs on the photo's outline is the body's, moved
+out by what is worn (`worker.avatar.fit.cloth`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,10 +24,11 @@ from worker.avatar.body.jacobian import (
     VertexMixtures,
 )
 from worker.avatar.fit import priors, rotation
-from worker.avatar.fit.camera import project
+from worker.avatar.fit.camera import Projection, project
+from worker.avatar.fit.cloth import REGIONS, region_shares, undressed
 from worker.avatar.fit.evidence import Evidence
-from worker.avatar.fit.outline import Matches
-from worker.avatar.fit.state import TURNS, VIEW_UNKNOWNS, FitState
+from worker.avatar.fit.outline import Matches, Outline
+from worker.avatar.fit.state import FOCAL, TURNS, VIEW_UNKNOWNS, FitState
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +63,22 @@ class ImageTargets:
     normal: Tensor | None
     """(B, M, 2): distance counts along it; None: in both directions."""
     weight: Tensor
-    """(B, M) one over the standard deviation; 0 for padding and what was not seen."""
+    """(B, M, n) one over the standard deviation of each of n residuals; 0 where not seen."""
     outlier: float
     """Scale c of the robust loss, standard deviations."""
+    share: Tensor | None = None
+    """(B, M) how much of an independent observation each is; None: all of one."""
+    cloth: Tensor | None = None
+    """(B, M, R) how much of each point lies in each region of cloth; None: in none."""
 
     def loss(self, state: FitState, posed: PosedSkeleton, centre: Tensor) -> Tensor:
         """Robust sum of squares, a scalar."""
-        uv = project(self.points.points(posed), state.log_focal, centre).uv
-        residual = self._residual(uv)
+        seen = project(self.points.points(posed), state.log_focal, centre)
+        residual = self._residual(seen.uv, self._cloth_px(state, seen))
         square = (residual * residual).sum(dim=-1)
         scale_sq = self.outlier**2
-        return (scale_sq * square / (scale_sq + square)).sum()
+        robust = scale_sq * square / (scale_sq + square)
+        return (robust if self.share is None else robust * self.share).sum()
 
     def rows(
         self, state: FitState, posed: PosedSkeleton, centre: Tensor, turned: Tensor
@@ -80,33 +86,51 @@ class ImageTargets:
         """Linearise, with the weights of iteratively reweighted least squares."""
         moving = self.points.jacobian(posed, turned)
         seen = project(moving.points, state.log_focal, centre)
-        residual = self._residual(seen.uv)
+        cloth_px = self._cloth_px(state, seen)
+        residual = self._residual(seen.uv, cloth_px)
         square = (residual * residual).sum(dim=-1, keepdim=True)
         robust = 1.0 / (1.0 + square / self.outlier**2)
+        if self.share is not None:
+            robust = robust * self.share.sqrt().unsqueeze(-1)
         by_point, by_focal = seen.by_point, seen.by_log_focal
         if self.normal is not None:
             by_point = self.normal.unsqueeze(-2) @ by_point
             by_focal = (self.normal * by_focal).sum(dim=-1, keepdim=True)
-        by_view = _by_view(moving, by_point, by_focal)
-        factor = (self.weight.unsqueeze(-1) * robust).unsqueeze(-1)
+        by_view = _by_view(moving, by_point, by_focal, cloth_px)
+        factor = (self.weight * robust).unsqueeze(-1)
         return ViewRows(
             residual=(residual * robust).flatten(1),
             by_betas=(factor * (by_point @ moving.by_betas)).flatten(1, 2),
             by_view=(factor * by_view).flatten(1, 2),
         )
 
-    def _residual(self, uv: Tensor) -> Tensor:
+    def _cloth_px(self, state: FitState, seen: Projection) -> Tensor | None:
+        """(B, M, R) how far the cloth of each region stands off at each point, pixels."""
+        if self.cloth is None:
+            return None
+        per_metre = seen.by_point[..., 0, 0].unsqueeze(-1)
+        return self.cloth * state.cloth.exp()[:, None] * per_metre
+
+    def _residual(self, uv: Tensor, cloth_px: Tensor | None) -> Tensor:
         """(B, M, 2), or (B, M, 1) along the normal."""
         apart = uv - self.target
         if self.normal is not None:
             apart = (apart * self.normal).sum(dim=-1, keepdim=True)
-        return apart * self.weight.unsqueeze(-1)
+        if cloth_px is not None:
+            apart = apart + cloth_px.sum(dim=-1, keepdim=True)
+        return apart * self.weight
 
 
-def _by_view(moving: PointJacobian, by_point: Tensor, by_focal: Tensor) -> Tensor:
+def _by_view(
+    moving: PointJacobian, by_point: Tensor, by_focal: Tensor, cloth_px: Tensor | None
+) -> Tensor:
     """(B, M, n, VIEW_UNKNOWNS) derivative of n image residuals of each point."""
     turns = by_point @ moving.by_turns.flatten(3)
-    return torch.cat((turns, by_point, by_focal.unsqueeze(-1)), dim=-1)
+    if cloth_px is None:
+        cloth = by_focal.new_zeros((*by_focal.shape, len(REGIONS)))
+    else:
+        cloth = cloth_px.unsqueeze(-2)
+    return torch.cat((turns, by_point, by_focal.unsqueeze(-1), cloth), dim=-1)
 
 
 def keypoint_targets(
@@ -118,25 +142,47 @@ def keypoint_targets(
     return ImageTargets(keypoints, target, None, weight, priors.KEYPOINT_OUTLIER_SIGMAS)
 
 
+def dressed_outline(
+    shape: ArticulatedShape, outline: Outline, cloth: Tensor, px_per_metre: float
+) -> Outline:
+    """The outline of what is worn: the body's, moved outwards.
+
+    Args:
+        shape: the body.
+        outline: of its skin, in one view.
+        cloth: (R,) logarithm of how many metres cloth stands off.
+        px_per_metre: at the body's distance.
+    """
+    edges = torch.as_tensor(outline.edges, device=cloth.device)[None]
+    normal = cloth.new_tensor(outline.normals)[None]
+    away = region_shares(shape, edges, normal)[0] @ cloth.exp() * px_per_metre
+    return replace(outline, points=outline.points + outline.normals * away.cpu().numpy()[:, None])
+
+
 def outline_targets(
     shape: ArticulatedShape,
     matches: Sequence[Matches],
-    views: Sequence[Evidence],
-    erode_px: float,
+    state: FitState,
+    *,
+    dressed: bool,
 ) -> ImageTargets:
-    """The body's outline belongs on the photo's, under cloth a little inside of it.
+    """The outline of what is worn belongs on the photo's.
+
+    Noise is of two kinds: the mask's own, the same everywhere, and folds, the larger the farther
+    cloth stands off.  Neighbouring points err together, over longer stretches in cloth than on
+    skin; each counts as that share of an independent one.
 
     Args:
         shape: the body.
         matches: of each view.
-        views: where they were found.
-        erode_px: how much cloth the outline is taken to hold, working pixels.
+        state: how far cloth stands off now: the size of its folds is taken from it.
+        dressed: whether anything may be worn at all.
     """
     like = shape.template
     longest = max(1, *(len(found.edges) for found in matches))
     edges = torch.zeros((len(matches), longest, 2), dtype=torch.int64, device=like.device)
     target, normal = like.new_zeros((2, len(matches), longest, 2)).unbind(0)
-    weight = like.new_zeros((len(matches), longest))
+    valid, bare = like.new_zeros((2, len(matches), longest)).unbind(0)
     for view, found in enumerate(matches):
         count = len(found.edges)
         if count == 0:
@@ -144,12 +190,25 @@ def outline_targets(
         edges[view, :count] = torch.as_tensor(found.edges, device=like.device)
         target[view, :count] = like.new_tensor(found.points)
         normal[view, :count] = like.new_tensor(found.normals)
-        shared = min(1.0, views[view].independent_points / count)
-        weight[view, :count] = shared**0.5 / priors.CONTOUR_SIGMA_PX
+        valid[view, :count] = 1.0
+        bare[view, :count] = like.new_tensor(found.bare)
     middle = VertexMixtures(shape, edges, torch.full_like(edges, 0.5, dtype=like.dtype))
-    clothed = shape.weights[edges[..., 0]][..., list(priors.CLOTHED_JOINTS)].sum(dim=-1) > 0.5
-    target = target - normal * (erode_px * clothed).unsqueeze(-1)
-    return ImageTargets(middle, target, normal, weight, priors.CONTOUR_OUTLIER_SIGMAS)
+    counts = valid.sum(dim=1, keepdim=True).clamp(min=1.0)
+    skin_sigma, outlier = priors.CONTOUR_SIGMA_PX, priors.CONTOUR_OUTLIER_SIGMAS
+    share = (priors.CONTOUR_INDEPENDENT_POINTS / counts).clamp(max=1.0) * valid
+    if not dressed:
+        weight = (valid / skin_sigma).unsqueeze(-1)
+        return ImageTargets(middle, target, normal, weight, outlier, share)
+    regions = undressed(region_shares(shape, edges, normal), bare)
+    # Its size is needed roughly: the scale of a person of usual height will do.
+    per_metre = priors.PERSON_HEIGHT_PX / priors.USUAL_HEIGHT_M
+    folds = (regions * state.cloth.exp()[:, None]).sum(dim=-1) * (priors.FOLDS * per_metre)
+    longer = priors.CONTOUR_INDEPENDENT_POINTS / priors.CLOTHED_INDEPENDENT_POINTS
+    variance = skin_sigma**2 + folds**2
+    share = share * variance / (skin_sigma**2 + longer * folds**2)
+    weight = (valid / variance.sqrt()).unsqueeze(-1)
+    regions = regions * valid.unsqueeze(-1)
+    return ImageTargets(middle, target, normal, weight, outlier, share, regions)
 
 
 class PosePrior:
@@ -182,7 +241,7 @@ class PosePrior:
         for joint in range(count):
             at = slice(3 * joint, 3 * joint + 3)
             by_view[:, at, at] = by_turn[:, joint]
-        by_view[:, -1, -1] = 1.0 / self._focal_sigma
+        by_view[:, -1, FOCAL] = 1.0 / self._focal_sigma
         by_betas = turn.new_zeros((views, TURNS + 1, self._shape.num_betas))
         return ViewRows(self.residual(state), by_betas, by_view)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from worker.avatar.body.jacobian import ArticulatedShape, SkinnedPoints
 from worker.avatar.fit import priors
+from worker.avatar.fit.cloth import ClothPrior, Hypothesis, mixed, most_likely, posterior
 from worker.avatar.fit.evidence import Evidence
 from worker.avatar.fit.residuals import (
     ImageTargets,
@@ -24,7 +25,7 @@ from worker.avatar.fit.residuals import (
     ViewRows,
     keypoint_targets,
 )
-from worker.avatar.fit.state import VIEW_UNKNOWNS, FitState
+from worker.avatar.fit.state import CLOTH, VIEW_UNKNOWNS, FitState
 from worker.errors import FitFailed
 
 _FIRST_DAMPING = 1e-3
@@ -60,6 +61,18 @@ class NormalEquations:
             self.matrix[own, shape] += shape_view[view].mT
             self.gradient[own] += view_gradient[view]
 
+    def add_cloth(self, prior: ClothPrior, cloth: Tensor) -> None:
+        """Add what is known of cloth before looking."""
+        at = self.cloth_at(cloth)
+        self.matrix[at[:, None], at] += prior.precision
+        self.gradient[at] += prior.precision @ (cloth - prior.mean).flatten()
+
+    def cloth_at(self, cloth: Tensor) -> Tensor:
+        """(B·R,) where the logarithms (B, R) of cloth are among the unknowns."""
+        views, regions = cloth.shape
+        first = self._num_betas + CLOTH + VIEW_UNKNOWNS * torch.arange(views, device=cloth.device)
+        return (first[:, None] + torch.arange(regions, device=cloth.device)).flatten()
+
     def add_shape(self, rows: ShapeRows) -> None:
         """Add residuals that hang on the shape alone."""
         shape = slice(0, self._num_betas)
@@ -92,6 +105,8 @@ class Solver:
     centre: Tensor
     """(B, 2) principal points."""
     damping: float = _FIRST_DAMPING
+    cloth_prior: ClothPrior | None = None
+    """None: nobody wears anything."""
 
     @classmethod
     def of(
@@ -128,9 +143,13 @@ class Solver:
             total = total + outline.loss(state, posed, self.centre)
         total = total + (self.pose_prior.residual(state) ** 2).sum()
         total = total + (self.shape_prior.residual(state.betas) ** 2).sum()
+        if self.cloth_prior is not None:
+            total = total + self.cloth_prior.loss(state.cloth)
         return float(total)
 
-    def linearise(self, state: FitState, outline: ImageTargets | None) -> NormalEquations:
+    def linearise(
+        self, state: FitState, outline: ImageTargets | None, *, with_cloth_prior: bool = True
+    ) -> NormalEquations:
         """Assemble the normal equations at a state."""
         posed = state.posed(self.shape)
         turned = torch.tensor(priors.FITTED_JOINTS, device=state.betas.device)
@@ -140,7 +159,25 @@ class Solver:
             equations.add_views(outline.rows(state, posed, self.centre, turned))
         equations.add_views(self.pose_prior.rows(state))
         equations.add_shape(self.shape_prior.rows(state.betas))
+        if self.cloth_prior is not None and with_cloth_prior:
+            equations.add_cloth(self.cloth_prior, state.cloth)
         return equations
+
+    def weigh(
+        self, possible: Sequence[Hypothesis], state: FitState, outline: ImageTargets
+    ) -> tuple[str, str]:
+        """Find out what is worn, and expect from now on what that leaves possible.
+
+        Returns:
+            How top and bottom most likely sit.
+        """
+        equations = self.linearise(state, outline, with_cloth_prior=False)
+        at = equations.cloth_at(state.cloth)
+        chances = posterior(possible, equations.matrix, equations.gradient, state.cloth, at)
+        self.cloth_prior = mixed(
+            [(chance, each.prior) for chance, each in zip(chances, possible, strict=True)]
+        )
+        return most_likely(possible, chances)
 
     def improve(self, state: FitState, outline: ImageTargets | None) -> tuple[FitState, float]:
         """Take one accepted step; return the new state and the share of the loss it saved.

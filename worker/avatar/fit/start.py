@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worker.avatar.body.jacobian import ArticulatedShape, SkinnedPoints
 from worker.avatar.fit import priors, rotation
+from worker.avatar.fit.cloth import NO_CLOTH, REGIONS
 from worker.avatar.fit.evidence import Evidence
 from worker.avatar.fit.residuals import ShapePrior
 from worker.avatar.fit.solver import Solver
@@ -119,14 +120,15 @@ def _rough(
         above = rotations[0, shape.parents[joint]]
         local[0, joint] = above.mT @ about_axis @ above @ local[0, joint]
     log_focal = like.new_tensor([view.focal_px]).log()
-    at_origin = FitState(betas, local, like.new_zeros((1, 3)), log_focal)
+    cloth = like.new_full((1, len(REGIONS)), NO_CLOTH)
+    at_origin = FitState(betas, local, like.new_zeros((1, 3)), log_focal, cloth)
     body = keypoints.points(at_origin.posed(shape))[0]
-    return FitState(betas, local, _distance(body, view).unsqueeze(0), log_focal)
+    return FitState(betas, local, _distance(body, view).unsqueeze(0), log_focal, cloth)
 
 
 def _seen_direction(view: Evidence, here: str, there: str) -> Float64Array | None:
     start, end = KEYPOINTS.index(here), KEYPOINTS.index(there)
-    if view.keypoint_weight[start] == 0 or view.keypoint_weight[end] == 0:
+    if not (view.keypoint_weight[[start, end]] > 0).all():
         return None
     direction: Float64Array = view.keypoints[end] - view.keypoints[start]
     # A limb that points at the camera has no direction on the image.
@@ -137,7 +139,7 @@ def _seen_direction(view: Evidence, here: str, there: str) -> Float64Array | Non
 
 def _distance(body: Tensor, view: Evidence) -> Tensor:
     """(3,) translation under which the keypoints (23, 3) spread as wide as the photo's."""
-    seen = torch.as_tensor(view.keypoint_weight > 0, device=body.device)
+    seen = torch.as_tensor(view.keypoint_weight[:, 0] > 0, device=body.device)
     image = body.new_tensor(view.keypoints)[seen]
     points = body[seen]
     middle, middle_px = points.mean(dim=0), image.mean(dim=0)

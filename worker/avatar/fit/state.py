@@ -1,4 +1,4 @@
-"""The unknowns of a fit: one shape, and a pose, a place and a focal length for each view."""
+"""The unknowns of a fit: one shape; for each view a pose, a place, a focal length and cloth."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from torch import Tensor
 
 from worker.avatar.body.jacobian import ArticulatedShape, PosedSkeleton
 from worker.avatar.fit import priors, rotation
+from worker.avatar.fit.cloth import REGIONS
 
 TURNS = 3 * len(priors.FITTED_JOINTS)
-"""Unknowns of a view's pose; then come three of its place and one of its focal length."""
-VIEW_UNKNOWNS = TURNS + 3 + 1
+"""Unknowns of a view's pose; then come its place, its focal length, and its cloth by region."""
+FOCAL = TURNS + 3
+"""Where that of the focal length is."""
+CLOTH = FOCAL + 1
+"""Where those of the cloth begin."""
+VIEW_UNKNOWNS = CLOTH + len(REGIONS)
 
 _LARGEST_TURN = 0.6
 """Radians that one step may turn a joint: beyond, the linearisation means nothing."""
 _LARGEST_FOCAL_STEP = 0.2
+_LARGEST_CLOTH_STEP = 0.7
+"""Of a logarithm: to half or to double."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,8 @@ class FitState:
     """(B, 3) metres, camera frame."""
     log_focal: Tensor
     """(B,) of working pixels."""
+    cloth: Tensor
+    """(B, R) logarithm of how many metres cloth stands off, by region."""
 
     @property
     def views(self) -> int:
@@ -40,7 +49,9 @@ class FitState:
     def only(self, view: int) -> FitState:
         """The same shape with one of the views."""
         at = slice(view, view + 1)
-        return FitState(self.betas, self.local[at], self.transl[at], self.log_focal[at])
+        return FitState(
+            self.betas, self.local[at], self.transl[at], self.log_focal[at], self.cloth[at]
+        )
 
     def posed(self, shape: ArticulatedShape) -> PosedSkeleton:
         """Place the joints of all views."""
@@ -61,13 +72,14 @@ class FitState:
         above = shape.parent_rotations(shape.global_rotations(self.local))[:, joints]
         local = self.local.clone()
         local[:, joints] = above.mT @ rotation.exp(turns) @ above @ self.local[:, joints]
-        focal_step = per_view[:, -1].clamp(-_LARGEST_FOCAL_STEP, _LARGEST_FOCAL_STEP)
+        focal_step = per_view[:, FOCAL].clamp(-_LARGEST_FOCAL_STEP, _LARGEST_FOCAL_STEP)
         return replace(
             self,
             betas=self.betas + step[:num_betas],
             local=local,
             transl=self.transl + per_view[:, TURNS : TURNS + 3],
             log_focal=self.log_focal + focal_step,
+            cloth=self.cloth + per_view[:, CLOTH:].clamp(-_LARGEST_CLOTH_STEP, _LARGEST_CLOTH_STEP),
         )
 
 
@@ -78,4 +90,5 @@ def stack(states: list[FitState]) -> FitState:
         local=torch.cat([state.local for state in states]),
         transl=torch.cat([state.transl for state in states]),
         log_focal=torch.cat([state.log_focal for state in states]),
+        cloth=torch.cat([state.cloth for state in states]),
     )

@@ -16,6 +16,7 @@ from worker.avatar.observe.landmarks import LandmarkNetwork
 from worker.avatar.observe.mask import MaskRefiner, box_of
 from worker.avatar.observe.people import PeopleFinder
 from worker.avatar.observe.posture import Posture
+from worker.avatar.observe.skin import find_skin
 from worker.avatar.photo.exif import DIAGONAL_35MM_MM
 from worker.avatar.types import Intrinsics, Observation, Photo
 
@@ -69,14 +70,16 @@ class Observer:
         gate.check_neighbours(people)
         gate.check_light(photo.pixels, mask)
         box = box_of(mask > 0.5)
+        keypoints = to_keypoints(person, image.width, image.height)
         return Observation(
             view=photo.view,
             intrinsics=intrinsics_of(photo),
             box=box if box is not None else np.zeros(4, dtype=np.float32),
-            keypoints=to_keypoints(person, image.width, image.height),
+            keypoints=keypoints,
             mask=mask,
             warnings=gate.warnings_for(people, person, posture, mask, photo.view),
             source=self.source,
+            skin=find_skin(photo.pixels, keypoints),
         )
 
 

@@ -1,0 +1,339 @@
+"""What lies between skin and outline: how far cloth, hair and soles stand off, as unknowns.
+
+A silhouette shows the outside of what is worn.  So each view has, for each region of the body,
+the logarithm of how far cloth stands off there; the body's outline, moved out by that, is what
+belongs on the photo's.  Logarithms, because cloth is never inside the body, and because one
+spread then means the same for leggings and for a coat.
+
+Regions share a garment, and the views share the regions, so their logarithms are correlated.
+What is worn is not known either: each garment is tight, everyday or loose, and how well the body
+explains the outline under each decides (`weigh`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from worker.avatar.body.jacobian import ArticulatedShape
+
+REGION_JOINTS: Mapping[str, tuple[int, ...]] = {
+    "hair": (15,),
+    "neck": (12,),
+    "chest": (9, 13, 14),
+    "waist": (3, 6),
+    "hip": (0,),
+    "thigh": (1, 2),
+    "shin": (4, 5),
+    "shoe": (7, 8, 10, 11),
+    "upper arm": (16, 17),
+    "forearm": (18, 19),
+    "hand": (20, 21),
+    "sole": (),
+    "crotch": (),
+}
+"""The joints whose skin makes a region; sole and crotch are what looks down on foot and thigh."""
+
+REGIONS: tuple[str, ...] = tuple(REGION_JOINTS)
+TOP: tuple[str, ...] = ("chest", "waist", "hip", "upper arm", "forearm")
+BOTTOM: tuple[str, ...] = ("thigh", "shin", "crotch")
+_FARTHEST_M = 0.1
+NO_CLOTH = math.log(1e-5)
+"""Logarithm of a thickness in metres that is none."""
+_MAY_BE_BARE = ("hair", "neck", "thigh", "shin", "upper arm", "forearm", "hand")
+_LOOKING_DOWN = {"sole": ("shoe",), "crotch": ("thigh", "hip")}
+"""Where the outline looks down, these regions take over from those."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """How far something worn stands off a region: a log-normal distribution."""
+
+    median_mm: float
+    spread: float
+    """Standard deviation of the logarithm, beside what the garment's regions share."""
+
+
+_EITHER_WAY: Mapping[str, Layer] = {
+    "hair": Layer(12.0, 0.6),
+    "neck": Layer(3.0, 0.8),
+    "shoe": Layer(10.0, 0.4),
+    "hand": Layer(0.5, 0.3),
+    "sole": Layer(32.0, 0.3),
+}
+"""What does not hang on the garments: soles are 1 to 4 cm, and the declared height knows none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """One way a garment can sit."""
+
+    name: str
+    layers: Mapping[str, Layer]
+    shared_spread: float
+    """Of the logarithm, common to all of the garment's regions."""
+    probability: float
+    """How many people wear it, before looking."""
+
+
+TOPS: tuple[Wear, ...] = (
+    Wear(
+        "tight",
+        {
+            "chest": Layer(2.0, 0.25),
+            "waist": Layer(2.5, 0.25),
+            "hip": Layer(2.5, 0.25),
+            "upper arm": Layer(1.3, 0.3),
+            "forearm": Layer(0.8, 0.5),
+        },
+        0.3,
+        0.25,
+    ),
+    Wear(
+        "everyday",
+        {
+            "chest": Layer(12.0, 0.35),
+            "waist": Layer(18.0, 0.3),
+            "hip": Layer(18.0, 0.3),
+            "upper arm": Layer(5.0, 0.3),
+            "forearm": Layer(3.0, 1.2),
+        },
+        0.25,
+        0.6,
+    ),
+    Wear(
+        "loose",
+        {
+            "chest": Layer(20.0, 0.35),
+            "waist": Layer(35.0, 0.35),
+            "hip": Layer(40.0, 0.35),
+            "upper arm": Layer(15.0, 0.35),
+            "forearm": Layer(10.0, 0.6),
+        },
+        0.35,
+        0.15,
+    ),
+)
+BOTTOMS: tuple[Wear, ...] = (
+    Wear(
+        "tight",
+        {"thigh": Layer(2.0, 0.2), "shin": Layer(2.0, 0.2), "crotch": Layer(5.0, 0.5)},
+        0.25,
+        0.25,
+    ),
+    Wear(
+        "everyday",
+        {"thigh": Layer(13.5, 0.25), "shin": Layer(12.0, 0.3), "crotch": Layer(30.0, 0.45)},
+        0.25,
+        0.6,
+    ),
+    Wear(
+        "loose",
+        {"thigh": Layer(35.0, 0.35), "shin": Layer(45.0, 0.4), "crotch": Layer(60.0, 0.5)},
+        0.4,
+        0.15,
+    ),
+)
+"""How tops and bottoms sit.  Medians and spreads: between what shops allow for ease (a T-shirt 8
+to 15 cm round the chest, jeans 3 to 8 round the hip) and how far outlines stand off in rendered
+photographs of the development split; loose ones are a guess, since none were looked at."""
+
+ACROSS_VIEWS_SPREAD = 0.2
+"""Of the logarithm: how much a region's cloth differs from the front to the side."""
+
+SAME_CUT = 2.0
+"""Odds by which people wear two garments of one cut rather than two of different cuts."""
+
+_CAUTION = 1.5
+"""The evidence for what is worn counts this many times less than the model says: the outlines of
+real cloth are not those of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClothPrior:
+    """A Gaussian over the logarithms (B, R) of how many metres cloth stands off."""
+
+    mean: Tensor
+    """(B, R)."""
+    covariance: Tensor
+    """(B·R, B·R)."""
+    precision: Tensor
+    """Its inverse."""
+
+    @classmethod
+    def of(cls, mean: Tensor, covariance: Tensor) -> ClothPrior:
+        """Make it from mean and covariance."""
+        return cls(mean, covariance, torch.linalg.inv(covariance))
+
+    def loss(self, cloth: Tensor) -> Tensor:
+        """Squared distance (a scalar) of the logarithms (B, R), in standard deviations."""
+        apart = (cloth - self.mean).flatten()
+        return apart @ self.precision @ apart
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What might be worn."""
+
+    top: str
+    bottom: str
+    probability: float
+    prior: ClothPrior
+
+
+def hypotheses(views: int, scale: float, like: Tensor) -> list[Hypothesis]:
+    """Everything that might be worn, each with its prior.
+
+    Args:
+        views: B.
+        scale: by which all garments are thicker (SILHOUETTE_TORSO_ERODE_PX over its default).
+        like: gives dtype and device.
+    """
+    found = [
+        Hypothesis(
+            top.name,
+            bottom.name,
+            top.probability * bottom.probability * (SAME_CUT if top.name == bottom.name else 1.0),
+            _prior_of(top, bottom, views, scale, like),
+        )
+        for top, bottom in itertools.product(TOPS, BOTTOMS)
+    ]
+    total = sum(each.probability for each in found)
+    return [replace(each, probability=each.probability / total) for each in found]
+
+
+def _prior_of(top: Wear, bottom: Wear, views: int, scale: float, like: Tensor) -> ClothPrior:
+    layers = {**_EITHER_WAY, **top.layers, **bottom.layers}
+    worn = [name in TOP or name in BOTTOM for name in REGIONS]
+    mean = like.new_tensor(
+        [
+            math.log(layers[name].median_mm / 1000.0 * (scale if cloth else 1.0))
+            for name, cloth in zip(REGIONS, worn, strict=True)
+        ]
+    )
+    between = torch.diag(like.new_tensor([layers[name].spread ** 2 for name in REGIONS]))
+    for garment, parts in ((top, TOP), (bottom, BOTTOM)):
+        at = [REGIONS.index(name) for name in parts]
+        between[torch.tensor(at)[:, None], at] += garment.shared_spread**2
+    own = torch.eye(views * len(REGIONS), dtype=like.dtype, device=like.device)
+    covariance = between.repeat(views, views) + ACROSS_VIEWS_SPREAD**2 * own
+    return ClothPrior.of(mean.repeat(views, 1), covariance)
+
+
+def mixed(weighed: Sequence[tuple[float, ClothPrior]]) -> ClothPrior:
+    """The Gaussian with the mean and the covariance of a mixture.
+
+    Args:
+        weighed: weights, which sum to 1, and Gaussians.
+    """
+    mean = sum((weight * prior.mean for weight, prior in weighed), weighed[0][1].mean * 0.0)
+    covariance = weighed[0][1].covariance * 0.0
+    for weight, prior in weighed:
+        apart = (prior.mean - mean).flatten()
+        covariance = covariance + weight * (prior.covariance + torch.outer(apart, apart))
+    return ClothPrior.of(mean, covariance)
+
+
+def posterior(
+    possible: Sequence[Hypothesis], matrix: Tensor, gradient: Tensor, cloth: Tensor, at: Tensor
+) -> list[float]:
+    """Probability of each hypothesis, from what has been seen so far.
+
+    The residuals are taken as linear around where the solver stands, in metres of cloth and not
+    in logarithms, where they are not; then the integral over all unknowns is that of a Gaussian,
+    ``-2 log Z = min loss + log det(H + P) - log det P`` (Laplace's method; MacKay, "Bayesian
+    interpolation", 1992).
+
+    Args:
+        possible: the hypotheses.
+        matrix: (N, N) JᵀJ of all residuals but those of cloth's prior.
+        gradient: (N,) Jᵀr of the same.
+        cloth: (B, R) logarithms where they were taken.
+        at: (B·R,) where the cloth is among the unknowns.
+    """
+    metres = cloth.exp().flatten()
+    factor = torch.ones_like(gradient)
+    factor[at] = 1.0 / metres
+    matrix = matrix * factor[:, None] * factor
+    gradient = gradient * factor
+    scores = []
+    for each in possible:
+        middle = each.prior.mean.exp().flatten()
+        precision = each.prior.precision / middle[:, None] / middle
+        away = metres - middle
+        whole = matrix.clone()
+        whole[at[:, None], at] += precision
+        slope = gradient.clone()
+        slope[at] += precision @ away
+        factored = torch.linalg.cholesky(whole)
+        solved = torch.cholesky_solve(slope.unsqueeze(1), factored).squeeze(1)
+        loss = away @ precision @ away - slope @ solved
+        log_det = 2.0 * factored.diagonal().log().sum() - torch.logdet(precision)
+        scores.append(float(-0.5 * (loss + log_det)) / _CAUTION + math.log(each.probability))
+    highest = max(scores)
+    weights = [math.exp(score - highest) for score in scores]
+    return [weight / sum(weights) for weight in weights]
+
+
+def most_likely(possible: Sequence[Hypothesis], chances: Sequence[float]) -> tuple[str, str]:
+    """How top and bottom most likely sit, each by itself."""
+    tops: dict[str, float] = {}
+    bottoms: dict[str, float] = {}
+    for each, chance in zip(possible, chances, strict=True):
+        tops[each.top] = tops.get(each.top, 0.0) + chance
+        bottoms[each.bottom] = bottoms.get(each.bottom, 0.0) + chance
+    return max(tops, key=lambda name: tops[name]), max(bottoms, key=lambda name: bottoms[name])
+
+
+def region_shares(shape: ArticulatedShape, edges: Tensor, normal: Tensor) -> Tensor:
+    """(B, M, R) how much of each point of the outline lies in each region.
+
+    Args:
+        shape: the body; its skinning weights divide the skin.
+        edges: (B, M, 2) vertices, each point in the middle of two.
+        normal: (B, M, 2) outward on the image: what looks down on a foot is sole.
+    """
+    table = normal.new_zeros((shape.weights.shape[1], len(REGIONS)))
+    for index, joints in enumerate(REGION_JOINTS.values()):
+        table[list(joints), index] = 1.0
+    mixed_shares = shape.weights[edges].mean(dim=2) @ table
+    down = ((normal[..., 1] - 0.3) / 0.5).clamp(0.0, 1.0)
+    for name, sources in _LOOKING_DOWN.items():
+        for source in (REGIONS.index(source) for source in sources):
+            mixed_shares[..., REGIONS.index(name)] += mixed_shares[..., source] * down
+            mixed_shares[..., source] *= 1.0 - down
+    return mixed_shares
+
+
+def undressed(shares: Tensor, bare: Tensor) -> Tensor:
+    """Take cloth off where the photo shows skin: shares (B, M, R) by probabilities (B, M).
+
+    Not off the trunk and the feet: a beige shirt and brown shoes look like skin.
+    """
+    may_be = shares.new_tensor([float(name in _MAY_BE_BARE) for name in REGIONS])
+    return shares * (1.0 - bare.unsqueeze(-1) * may_be)
+
+
+def dressed_vertices(shape: ArticulatedShape, vertices: Tensor, cloth: Tensor) -> Tensor:
+    """Move the skin out to what is worn.
+
+    Args:
+        shape: the body.
+        vertices: (B, V, 3) posed, in camera frames: y down.
+        cloth: (B, R) logarithm of how many metres cloth stands off.
+    """
+    a, b, c = vertices[:, shape.faces].unbind(dim=2)
+    across = torch.linalg.cross(b - a, c - a)
+    normal = torch.zeros_like(vertices)
+    for corner in range(3):
+        normal.index_add_(1, shape.faces[:, corner], across)
+    normal = torch.nn.functional.normalize(normal, dim=-1)
+    itself = torch.arange(vertices.shape[1], device=vertices.device)[:, None]
+    regions = region_shares(shape, itself.expand(len(vertices), -1, 1), normal[..., :2])
+    away = (regions @ cloth.exp().unsqueeze(-1)).clamp(max=_FARTHEST_M)
+    return vertices + normal * away

@@ -23,6 +23,7 @@ BENCHES: Final = {
         "mirrored, recompressed, cropped, smaller: what changes that should not",
     ),
     "queue": ("tests.benchmarks.queue_bench", "the consumer beside Node's Worker"),
+    "speed": ("tests.benchmarks.speed", "how long a fit takes, where, and beside Adam"),
     "sync": ("tests.benchmarks.sync_bench", "models-sync beside s5cmd and rclone"),
 }
 

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -32,16 +33,16 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield "GPU", lambda: _gpu(settings.pipeline.device)
     yield "disk", lambda: _disk(Path(tempfile.gettempdir()))
     models = settings.models
-    folders = {
-        "PIXIE": models.pixie_dir,
-        "sam-3d-body": models.sam3d_repo_dir,
-        "dinov3": beside(models.sam3d_repo_dir, "dinov3"),
-        "SMPL-Anthropometry": beside(models.sam3d_repo_dir, "SMPL-Anthropometry"),
-        "sam2": models.sam3d_segmentor,
+    code = {
+        "PIXIE": models.pixie_dir / "pixielib",
+        "sam-3d-body": models.sam3d_repo_dir / "sam_3d_body",
+        "dinov3": beside(models.sam3d_repo_dir, "dinov3") / "dinov3",
+        "SMPL-Anthropometry": beside(models.sam3d_repo_dir, "SMPL-Anthropometry") / "measure.py",
+        "sam2": models.sam3d_segmentor / "sam2",
     }
     if VENDORS.is_file():
-        for name, folder in folders.items():
-            yield f"vendor {name}", lambda name=name, folder=folder: _vendor(name, folder)  # type: ignore[misc] # bound here
+        for name, path in code.items():
+            yield f"vendor {name}", partial(_vendor, name, path)
 
 
 def _gpu(device: str) -> str:
@@ -62,10 +63,11 @@ def _disk(folder: Path) -> str:
     return f"{free_gb:.0f} GB free in {folder}"
 
 
-def _vendor(name: str, folder: Path) -> str:
-    """Hold a checkout against the pinned commit, where it is one."""
-    if not folder.is_dir():
-        return f"not here: {folder}"
+def _vendor(name: str, path: Path) -> str:
+    """Hold the checkout that a vendor's code lies in against the pinned commit."""
+    if not path.exists():
+        return f"not here: {path}"
+    folder = path.resolve().parent
     fetch = _fetch_module()
     (vendor,) = (vendor for vendor in fetch.read_vendors() if vendor.name == name)
     try:

@@ -28,7 +28,7 @@ EXTRA_JOINTS = (
 def write_small_files(data: Path) -> None:
     """All but the weights."""
     data.mkdir(parents=True, exist_ok=True)
-    arrays = smplx_arrays(Gender.NEUTRAL)
+    arrays = dict(smplx_arrays(Gender.NEUTRAL))
     # Landmarks all over the head: from where they are PIXIE cuts out its crop.
     on_head = np.flatnonzero(arrays["weights"][arrays["f"][:, 0], 15] > 0.9)
     rng = np.random.default_rng(0)

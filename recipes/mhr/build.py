@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import trimesh
+from scipy.spatial import cKDTree
 
 from recipes.mhr.register import Target, drape, pose_onto, vertices_of
 from worker.avatar.body.free import DATA_DIR, display_topology, free_body
@@ -29,6 +30,7 @@ TOOLS = Path("tools/mhr_smpl_conversion/assets")
 TEMPLATE = TOOLS / "mhr_face_mask.ply"
 SMPLX_ON_MHR = TOOLS / "mhr2smplx_mapping.npz"
 CM = 0.01
+KEYPOINT_NEIGHBOURS = 100
 
 
 def build(checkout: Path) -> None:
@@ -51,6 +53,7 @@ def build(checkout: Path) -> None:
 
     landmarks, off_mm = _landmarks(draped, smplx)
     display_vertices, display_faces = _display(draped, smplx)
+    rows, columns, values = _keypoints(draped, smplx)
     arrays = {
         "free_corners": mhr_faces[found.face].astype(np.uint16),
         "free_weights": found.barycentric.astype(np.float16),
@@ -59,6 +62,9 @@ def build(checkout: Path) -> None:
         "smplx_weights": smplx_weights.astype(np.float16),
         "smplx_display_vertices": display_vertices.astype(np.uint16),
         "smplx_display_faces": display_faces.astype(np.uint16),
+        "smplx_keypoint_rows": rows.astype(np.uint8),
+        "smplx_keypoint_columns": columns.astype(np.uint16),
+        "smplx_keypoint_values": values.astype(np.float32),
     }
     path = DATA_DIR / "mhr_maps.npz"
     np.savez_compressed(path, **arrays)
@@ -97,6 +103,27 @@ def _landmarks(draped: Float64Array, smplx: Float64Array) -> tuple[dict[str, int
     apart = np.linalg.norm(places[:, None] - smplx[None], axis=2)
     nearest = apart.argmin(axis=1)
     return dict(zip(LANDMARKS, nearest.tolist(), strict=True)), 1000 * apart.min(axis=1)
+
+
+def _keypoints(
+    draped: Float64Array, smplx: Float64Array
+) -> tuple[Int64Array, Int64Array, Float64Array]:
+    """The free body's 23 keypoints as mixtures of SMPL-X's vertices: rows, columns, weights.
+
+    Each weight goes to the nearest vertex; what that does to a keypoint is taken back by the least
+    change of the weights of the vertices about it.
+    """
+    regressor = np.asarray(free_body(Gender.NEUTRAL).keypoint_regressor, dtype=np.float64)
+    nearest = cKDTree(smplx).query(draped)[1]
+    carried = np.zeros((len(regressor), len(smplx)))
+    np.add.at(carried, (slice(None), nearest), regressor)
+    for row, place in enumerate(regressor @ draped):
+        near = np.argsort(np.linalg.norm(smplx - place, axis=1))[:KEYPOINT_NEIGHBOURS]
+        about = np.concatenate([smplx[near].T, np.ones((1, len(near)))])
+        off = np.append(place, 1.0) - np.append(carried[row] @ smplx, carried[row].sum())
+        carried[row, near] += np.linalg.lstsq(about, off, rcond=None)[0]
+    rows, columns = np.nonzero(carried)
+    return rows, columns, carried[rows, columns]
 
 
 def _display(draped: Float64Array, smplx: Float64Array) -> tuple[Int64Array, Int64Array]:

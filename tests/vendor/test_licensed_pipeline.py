@@ -17,6 +17,7 @@ from tests.vendor.conftest import SAMPLE, checkout
 from worker.avatar.estimate.chain import PRIOR
 from worker.avatar.estimate.load import EstimatorConfig
 from worker.avatar.pipeline import Pipeline, PipelineConfig
+from worker.avatar.quality import IOU_LOW
 from worker.avatar.types import AvatarRequest, AvatarResult, Gender
 from worker.errors import EstimateFailed, LicensedEstimatorMissing, ModelInvalid, ModelMissing
 
@@ -97,13 +98,11 @@ def test_pixie_on_the_operators_smplx_by_gender_with_a_second_measurer(
         result.sources["body"]
     ).startswith("smplx-neutral@")
     assert str(result.sources["secondMeasurer"]["name"]).startswith("smpl-anthropometry@")
-    # Our SMPL-X is the free body in another mesh: the same photos give the same person.  Official
-    # files bring no keypoint regressor, and the joints that stand in for it lie elsewhere in the
-    # body: that moves a girth by two to three centimetres (docs/reference/vendors.md).
-    assert min(result.view_iou.values()) > min(free.view_iou.values()) - 0.02
-    assert result.measurements_cm["heightCm"] == pytest.approx(170)
-    for name in ("chestCm", "waistCm", "hipCm", "insideLegCm"):
-        assert result.measurements_cm[name] == pytest.approx(free.measurements_cm[name], rel=0.05)
+    # Our SMPL-X is the free body in another mesh, a rough one, whose outline is a little off: the
+    # same photos give the same person.
+    assert min(result.view_iou.values()) > IOU_LOW
+    for name in ("chestCm", "waistCm", "hipCm", "insideLegCm", "heightCm"):
+        assert result.measurements_cm[name] == pytest.approx(free.measurements_cm[name], abs=2.0)
     female = run(pipeline, tmp_path / "female", Gender.FEMALE)
     assert str(female.sources["body"]).startswith("smplx-female@")
     glb = (tmp_path / "avatar.glb").stat().st_size

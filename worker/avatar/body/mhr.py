@@ -17,7 +17,7 @@ import numpy as np
 
 from worker.avatar.body.free import DATA_DIR
 from worker.avatar.body.model import DisplayMesh
-from worker.avatar.types import BoolArray, Float64Array, Int64Array
+from worker.avatar.types import KEYPOINTS, BoolArray, Float32Array, Float64Array, Int64Array
 from worker.errors import ModelInvalid, ModelMissing
 
 MHR_VERTICES: Final = 18_439
@@ -89,6 +89,20 @@ def smplx_display() -> DisplayMesh:
         arrays["smplx_display_vertices"].astype(np.int64),
         arrays["smplx_display_faces"].astype(np.int64),
     )
+
+
+@cache
+def smplx_keypoints() -> Float32Array:
+    """The free body's keypoint regressor on SMPL-X's vertices: (23, 10475), rows sum to one.
+
+    Raises:
+        ModelMissing, ModelInvalid: as `mhr_to_free`.
+    """
+    arrays = _arrays()
+    regressor = np.zeros((len(KEYPOINTS), len(arrays["smplx_corners"])), dtype=np.float32)
+    at = arrays["smplx_keypoint_rows"], arrays["smplx_keypoint_columns"]
+    regressor[at] = arrays["smplx_keypoint_values"]
+    return regressor
 
 
 def _map(arrays: dict[str, Any], name: str, trusted: BoolArray) -> SurfaceMap:

@@ -1,11 +1,12 @@
 """The operator's licensed SMPL-X as the body that is fitted, measured and shown.
 
-Landmarks and the display mesh are the free body's, brought to SMPL-X's vertices over MHR
+Landmarks, keypoints and the display mesh are the free body's, brought to SMPL-X's vertices over MHR
 (`recipes/mhr`), because SMPL-X itself may not be used where this was built.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from worker.avatar.body.files import load_smplx_npz
 from worker.avatar.body.layout import JOINT_INDEX
-from worker.avatar.body.mhr import mhr_card
+from worker.avatar.body.mhr import mhr_card, smplx_keypoints
 from worker.avatar.body.model import BodyData
 from worker.avatar.measure import Landmarks
 from worker.avatar.measure.landmarks import from_mapping
@@ -54,7 +55,9 @@ def load_smplx(folder: Path, gender: Gender) -> BodyData:
             advice="Fetch SMPLX_{NEUTRAL,FEMALE,MALE}.npz of SMPL-X v1.1 (not SMPL or SMPL-H).",
         )
     _hold(path, data)
-    return data
+    # The official files name no keypoints; the joints that could stand in for them lie elsewhere in
+    # the body than what observers mark.
+    return replace(data, keypoint_regressor=smplx_keypoints())
 
 
 def smplx_landmarks() -> Landmarks:

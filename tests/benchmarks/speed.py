@@ -33,6 +33,7 @@ from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import FitOptions, fit_body
 from worker.avatar.measure import Measurer
 from worker.avatar.types import BodyFit, Observation, ViewName
+from worker.errors import AvatarError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CASES: Final = ROOT / "build/cases/dev"
@@ -145,22 +146,27 @@ Timed = tuple[float, float, float]
 """CPU seconds, which others on the machine change least, error in cm, and the worst overlap."""
 
 
-def _timed(fits: Fits, case: Case) -> Timed:
+def _timed(fits: Fits, case: Case) -> Timed | None:
+    """Fit a case; None where the outcome explains nothing, as after too long steps."""
     started = time.process_time()
-    fit = fits.fit(case)
+    try:
+        fit = fits.fit(case)
+    except AvatarError:
+        return None
     seconds = time.process_time() - started
     return seconds, fits.off_cm(case, fit), min(view.iou for view in fit.views)
 
 
-def _row(name: str, them: Sequence[Timed], us: Sequence[Timed]) -> dict[str, Any]:
-    return {
-        "solver": name,
-        "medianCpuS": round(statistics.median(each[0] for each in them), 3),
-        "timesOurs": round(
-            statistics.median(their[0] / our[0] for their, our in zip(them, us, strict=True)), 1
-        ),
-        "girthsOffCm": round(statistics.mean(each[1] for each in them), 2),
-        "iou": round(statistics.mean(each[2] for each in them), 4),
+def _row(name: str, them: Sequence[Timed | None], us: Sequence[Timed | None]) -> dict[str, Any]:
+    both = [(their, our) for their, our in zip(them, us, strict=True) if their and our]
+    row: dict[str, Any] = {"solver": name, "failed": len(them) - len(both)}
+    if not both:
+        return row
+    return row | {
+        "medianCpuS": round(statistics.median(their[0] for their, _ in both), 3),
+        "timesOurs": round(statistics.median(their[0] / our[0] for their, our in both), 1),
+        "girthsOffCm": round(statistics.mean(their[1] for their, _ in both), 2),
+        "iou": round(statistics.mean(their[2] for their, _ in both), 4),
     }
 
 
@@ -215,7 +221,8 @@ def tables(report: dict[str, Any]) -> list[Table]:
     found = [whole, parts]
     if report["adam"]:
         adam = Table(
-            "solver", "median CPU s", "× ours", "girths off cm", "IoU", title="beside Adam"
+            *("solver", "failed", "median CPU s", "× ours", "girths off cm", "IoU"),
+            title="beside Adam",
         )
         for row in report["adam"]:
             adam.add_row(*(str(value) for value in row.values()))
@@ -236,7 +243,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each case (default: 3)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
     parser.add_argument("--adam", action="store_true", help="also fit by Adam (minutes)")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.1])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.003, 0.01, 0.03])
     parser.add_argument("--steps", type=int, nargs="+", default=[300])
     parser.add_argument("--processes", type=int, nargs="+", default=[], metavar="N")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")

@@ -18,8 +18,6 @@ from worker.errors import LicensedEstimatorMissing, WeightsUnavailable
 from worker.observability.logs import get_logger
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from models_sync.progress import Progress
     from models_sync.settings import SyncSettings as PullSettings
     from models_sync.settings import VolumeSettings
@@ -175,10 +173,7 @@ def missing_weights(settings: Settings) -> str | None:
         missing = verify_quick(volume, wanted)
     except SyncError as error:
         return f"{type(error).__name__}: {error.message}"
-    # Files that variables name may lie elsewhere.
-    elsewhere = {"sam3d/model.ckpt": settings.models.sam3d_checkpoint}
-    elsewhere["sam3d/assets/mhr_model.pt"] = settings.models.sam3d_mhr
-    missing = [file for file in missing if not _lies_elsewhere(file.path, elsewhere, volume)]
+    missing = [file for file in missing if not _lies_elsewhere(file.path, settings, volume)]
     return how_to_get(missing, volume.local_root) if missing else None
 
 
@@ -210,9 +205,19 @@ def refusal(settings: Settings) -> LicensedEstimatorMissing | None:
     )
 
 
-def _lies_elsewhere(path: str, named: dict[str, Path], volume: VolumeSettings) -> bool:
-    """Whether a variable names another file than the volume's, and that one is there."""
-    file = named.get(path, volume.local_root / path)
+def _lies_elsewhere(path: str, settings: Settings, volume: VolumeSettings) -> bool:
+    """Whether a variable names another place than the volume's, and the file is there."""
+    models = settings.models
+    source, _, name = path.partition("/")
+    places = {
+        "smplx": models.smplx_dir / name,
+        "pixie": models.pixie_dir / "data" / name,
+        "sam2": models.sam3d_segmentor / name,
+        "sam3d/model.ckpt": models.sam3d_checkpoint,
+        "sam3d/model_config.yaml": models.sam3d_checkpoint.with_name("model_config.yaml"),
+        "sam3d/assets/mhr_model.pt": models.sam3d_mhr,
+    }
+    file = places.get(path) or places.get(source) or volume.local_root / path
     return file != volume.local_root / path and file.is_file()
 
 

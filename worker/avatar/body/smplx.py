@@ -6,6 +6,7 @@ Landmarks, keypoints and the display mesh are the free body's, brought to SMPL-X
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -47,6 +48,11 @@ def load_smplx(folder: Path, gender: Gender) -> BodyData:
         ModelInvalid: it holds no body in this layout, or one of another topology.
     """
     path = smplx_path(folder, gender)
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ModelInvalid(
+            f"{path} is no .npz archive, but perhaps a web page, or a copy that was cut off.",
+            advice=f"Delete {path} and fetch it again; `models-sync pull` brings what is missing.",
+        )
     data = load_smplx_npz(path, gender)
     if (len(data.v_template), len(data.faces)) != (VERTICES, FACES):
         raise ModelInvalid(

@@ -23,6 +23,7 @@ from worker.avatar.types import (
     Intrinsics,
     Observation,
     Photo,
+    Proposal,
     Stage,
     ViewName,
 )
@@ -73,6 +74,7 @@ FIT = BodyFit(
     views=tuple(fitted(view) for view in VIEWS),
     iterations=18,
     warnings=("w",),
+    proposal=Proposal("pixie@12345678", (("front", 0.5),), ("sam3d, front: nothing",)),
 )
 
 

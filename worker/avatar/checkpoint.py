@@ -36,6 +36,7 @@ from worker.avatar.types import (
     Intrinsics,
     Observation,
     Photo,
+    Proposal,
     Stage,
     ViewName,
 )
@@ -85,6 +86,12 @@ class _Observations(_Record):
     seen: tuple[_Seen, ...]
 
 
+class _Proposal(_Record):
+    source: str
+    confidence: tuple[tuple[str, float], ...]
+    failures: tuple[str, ...]
+
+
 class _Fit(_Record):
     key: str
     gender: str
@@ -92,6 +99,7 @@ class _Fit(_Record):
     iterations: int = Field(ge=0)
     warnings: tuple[str, ...]
     wear: tuple[str, ...]
+    proposal: _Proposal
 
 
 Header = TypeVar("Header", _Observations, _Fit)
@@ -186,6 +194,11 @@ class Checkpoints:
             iterations=fit.iterations,
             warnings=fit.warnings,
             wear=fit.wear,
+            proposal=_Proposal(
+                source=fit.proposal.source,
+                confidence=fit.proposal.confidence,
+                failures=fit.proposal.failures,
+            ),
         )
         arrays: dict[str, NDArray[Any]] = {"betas": fit.betas, "covariance": fit.covariance}
         for view in fit.views:
@@ -226,6 +239,11 @@ class Checkpoints:
                 iterations=header.iterations,
                 warnings=header.warnings,
                 wear=header.wear,
+                proposal=Proposal(
+                    header.proposal.source,
+                    header.proposal.confidence,
+                    header.proposal.failures,
+                ),
             )
 
         return self._load(Stage.FIT, read)

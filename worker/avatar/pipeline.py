@@ -24,7 +24,7 @@ from worker.avatar.body.choice import FittedBody, load_bodies
 from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.body.model import BodyModel
 from worker.avatar.checkpoint import Checkpoints, request_key
-from worker.avatar.estimate.chain import PRIOR, EstimatorChain, Proposed
+from worker.avatar.estimate.chain import EstimatorChain, Proposed
 from worker.avatar.estimate.guess import initial_guess
 from worker.avatar.estimate.load import EstimatorConfig, load_estimators
 from worker.avatar.estimate.memory import DeviceMemory
@@ -243,19 +243,19 @@ class Pipeline:
                     checkpoint(Stage.OBSERVE, files)
         chosen = self._bodies[request.gender]
         body, measurer = chosen.model, chosen.measurer
-        proposed = Proposed({}, PRIOR)
         with clock.stage(Stage.FIT):
             fit = kept.load_fit(observations, body.data.gender, body.num_betas)
             if fit is None:
                 proposed = self._chain.propose(photos, observations)
                 fit = self._fit(chosen, observations, request, proposed, progress)
+                fit = replace(fit, proposal=proposed.told())
                 if checkpoint is not None and (files := kept.save_fit(fit)):
                     checkpoint(Stage.FIT, files)
         with clock.stage(Stage.MEASURE):
             vertices, scale = _rest_body(body, fit, request.height_m)
             measurements_cm = dict(measurer.measure(vertices))
         quality = assess(fit, observations)
-        sources = self._sources(chosen, observations, fit, proposed)
+        sources = self._sources(chosen, observations, fit)
         if self._second is not None:
             sources["secondMeasurer"] = self._second.report(body.data, vertices)
         if economy:
@@ -348,25 +348,21 @@ class Pipeline:
         chosen: FittedBody,
         observations: Sequence[Observation],
         fit: BodyFit,
-        proposed: Proposed,
     ) -> dict[str, Any]:
         seen_by = sorted({seen.source for seen in observations})
         sources: dict[str, Any] = {
             "observer": seen_by,
             "masks": [source.partition("+")[2] or "free" for source in seen_by],
-            "estimator": proposed.source,
+            "estimator": fit.proposal.source,
             "body": chosen.model.data.source,
             "measurer": "iso8559-1",
             "device": self.device_name,
             "views": [view.view.value for view in fit.views],
         }
-        if proposed.estimates:
-            sources["estimatorConfidence"] = {
-                view.value: round(estimate.confidence, 3)
-                for view, estimate in proposed.estimates.items()
-            }
-        if proposed.failures:
-            sources["estimatorFailures"] = list(proposed.failures)
+        if fit.proposal.confidence:
+            sources["estimatorConfidence"] = dict(fit.proposal.confidence)
+        if fit.proposal.failures:
+            sources["estimatorFailures"] = list(fit.proposal.failures)
         return sources
 
 

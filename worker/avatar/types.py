@@ -173,6 +173,18 @@ class FittedView:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposal:
+    """Who proposed where a fit may start."""
+
+    source: str = "prior"
+    """The estimator's name and digest; prior: none did."""
+    confidence: tuple[tuple[str, float], ...] = ()
+    """By view, 0..1."""
+    failures: tuple[str, ...] = ()
+    """Which estimators failed, and why."""
+
+
+@dataclass(frozen=True, slots=True)
 class BodyFit:
     """The shape that explains all views, and how sure it is."""
 
@@ -186,6 +198,7 @@ class BodyFit:
     warnings: tuple[str, ...] = ()
     wear: tuple[str, ...] = ()
     """How top and bottom most likely sit: tight, everyday or loose; empty where nothing is worn."""
+    proposal: Proposal = Proposal()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from worker.avatar.estimate.protocol import BodyEstimate, Estimator
-from worker.avatar.types import Observation, Photo, ViewName
+from worker.avatar.types import Observation, Photo, Proposal, ViewName
 from worker.errors import EstimateFailed
 
 PRIOR: Final = "prior"
@@ -31,6 +31,11 @@ class Proposed:
     """The estimator's, or `prior`."""
     failures: tuple[str, ...] = ()
     """Which estimators failed on this job, and why."""
+
+    def told(self) -> Proposal:
+        """What a fit remembers of it."""
+        confidence = [(view.value, round(e.confidence, 3)) for view, e in self.estimates.items()]
+        return Proposal(self.source, tuple(confidence), self.failures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import ArticulatedShape, RegressedPoints, SkinnedPoints
+from worker.avatar.body.jacobian import (
+    ArticulatedShape,
+    SkinnedPoints,
+    articulated_shape,
+    body_keypoints,
+)
 from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import rotation
 from worker.avatar.fit.agreement import keypoint_rmse_px, outline_iou
@@ -21,7 +26,7 @@ from worker.avatar.fit.camera import project
 from worker.avatar.fit.cloth import Hypothesis, dressed_vertices, hypotheses, mixed
 from worker.avatar.fit.evidence import Evidence, gather
 from worker.avatar.fit.options import FitOptions
-from worker.avatar.fit.outline import OutlineFinder, match
+from worker.avatar.fit.outline import match, outline_finder
 from worker.avatar.fit.residuals import ImageTargets, ShapePrior, dressed_outline, outline_targets
 from worker.avatar.fit.solver import Solver
 from worker.avatar.fit.start import find_start
@@ -76,7 +81,7 @@ def fit_body(
     tell = progress or (lambda _: None)
     options = options or FitOptions()
     views = [gather(observation) for observation in observations]
-    shape = ArticulatedShape(body.data, body.num_betas).to(body.device)
+    shape = articulated_shape(body.data, body.num_betas, body.device)
     with torch.inference_mode():
         prior = ShapePrior(shape, height_m, weight_kg)
         solved = _solve(shape, views, prior, options, initial=initial, tell=tell)
@@ -101,7 +106,7 @@ def _solve(
     initial: InitialGuess | None,
     tell: Callable[[float], None],
 ) -> _Solved:
-    keypoints = RegressedPoints(shape, shape.keypoint_regressor)
+    keypoints = body_keypoints(shape)
     starts = [find_start(shape, keypoints, view, shape_prior, initial) for view in views]
     tell(0.2)
     state = stack([found for found, _ in starts])
@@ -135,7 +140,7 @@ def _refine(
     tell: Callable[[float], None],
 ) -> tuple[FitState, ImageTargets, tuple[str, ...]]:
     """Close in on the outlines, and on the way find out what is worn."""
-    finder = OutlineFinder(shape.faces)
+    finder = outline_finder(shape.faces)
     possible: list[Hypothesis] = []
     wear: tuple[str, ...] = ()
     if options.dressed:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from worker.avatar.body.jacobian import (
     ArticulatedShape,
-    PointJacobian,
     PosedSkeleton,
     SkinnedPoints,
     VertexMixtures,
@@ -37,6 +36,8 @@ class ViewRows:
 
     residual: Tensor
     """(B, R) in standard deviations, times the root of the robust weight."""
+    loss: Tensor
+    """Their (robust) sum of squares, a scalar."""
     by_betas: Tensor
     """(B, R, K)."""
     by_view: Tensor
@@ -51,6 +52,11 @@ class ShapeRows:
     """(R,) in standard deviations."""
     by_betas: Tensor
     """(R, K)."""
+
+    @property
+    def loss(self) -> Tensor:
+        """Their sum of squares, a scalar."""
+        return (self.residual**2).sum()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +81,13 @@ class ImageTargets:
         """Robust sum of squares, a scalar."""
         seen = project(self.points.points(posed), state.log_focal, centre)
         residual = self._residual(seen.uv, self._cloth_px(state, seen))
-        square = (residual * residual).sum(dim=-1)
-        scale_sq = self.outlier**2
-        robust = scale_sq * square / (scale_sq + square)
-        return (robust if self.share is None else robust * self.share).sum()
+        return self._robust((residual * residual).sum(dim=-1))
 
     def rows(
         self, state: FitState, posed: PosedSkeleton, centre: Tensor, turned: Tensor
     ) -> ViewRows:
         """Linearise, with the weights of iteratively reweighted least squares."""
-        moving = self.points.jacobian(posed, turned)
-        seen = project(moving.points, state.log_focal, centre)
+        seen = project(self.points.points(posed), state.log_focal, centre)
         cloth_px = self._cloth_px(state, seen)
         residual = self._residual(seen.uv, cloth_px)
         square = (residual * residual).sum(dim=-1, keepdim=True)
@@ -96,13 +98,27 @@ class ImageTargets:
         if self.normal is not None:
             by_point = self.normal.unsqueeze(-2) @ by_point
             by_focal = (self.normal * by_focal).sum(dim=-1, keepdim=True)
-        by_view = _by_view(moving, by_point, by_focal, cloth_px)
+        moving = self.points.rows(posed, turned, by_point)
+        if cloth_px is None:
+            cloth = by_focal.new_zeros((*by_focal.shape, len(REGIONS)))
+        else:
+            cloth = cloth_px.unsqueeze(-2)
+        by_view = torch.cat(
+            (moving.by_turns.flatten(3), by_point, by_focal.unsqueeze(-1), cloth), dim=-1
+        )
         factor = (self.weight * robust).unsqueeze(-1)
         return ViewRows(
             residual=(residual * robust).flatten(1),
-            by_betas=(factor * (by_point @ moving.by_betas)).flatten(1, 2),
+            loss=self._robust(square.squeeze(-1)),
+            by_betas=(factor * moving.by_betas).flatten(1, 2),
             by_view=(factor * by_view).flatten(1, 2),
         )
+
+    def _robust(self, square: Tensor) -> Tensor:
+        """Robust sum of squared residuals (B, M)."""
+        scale_sq = self.outlier**2
+        robust = scale_sq * square / (scale_sq + square)
+        return (robust if self.share is None else robust * self.share).sum()
 
     def _cloth_px(self, state: FitState, seen: Projection) -> Tensor | None:
         """(B, M, R) how far the cloth of each region stands off at each point, pixels."""
@@ -119,18 +135,6 @@ class ImageTargets:
         if cloth_px is not None:
             apart = apart + cloth_px.sum(dim=-1, keepdim=True)
         return apart * self.weight
-
-
-def _by_view(
-    moving: PointJacobian, by_point: Tensor, by_focal: Tensor, cloth_px: Tensor | None
-) -> Tensor:
-    """(B, M, n, VIEW_UNKNOWNS) derivative of n image residuals of each point."""
-    turns = by_point @ moving.by_turns.flatten(3)
-    if cloth_px is None:
-        cloth = by_focal.new_zeros((*by_focal.shape, len(REGIONS)))
-    else:
-        cloth = cloth_px.unsqueeze(-2)
-    return torch.cat((turns, by_point, by_focal.unsqueeze(-1), cloth), dim=-1)
 
 
 def keypoint_targets(
@@ -225,9 +229,11 @@ class PosePrior:
 
     def residual(self, state: FitState) -> Tensor:
         """(B, 3A + 1) in standard deviations."""
-        turn = self._turn(state) / self._sigma
+        return self._residual(state, self._turn(state))
+
+    def _residual(self, state: FitState, turn: Tensor) -> Tensor:
         focal = (state.log_focal - self._log_focal) / self._focal_sigma
-        return torch.cat((turn.flatten(1), focal[:, None]), dim=1)
+        return torch.cat(((turn / self._sigma).flatten(1), focal[:, None]), dim=1)
 
     def rows(self, state: FitState) -> ViewRows:
         """Linearise: log(R₀ᵀ L) moves by J_l⁻¹ R₀ᵀ G_parentᵀ ω."""
@@ -238,12 +244,13 @@ class PosePrior:
         ) / self._sigma[:, :, None]
         views, count = turn.shape[:2]
         by_view = turn.new_zeros((views, 3 * count + 1, VIEW_UNKNOWNS))
-        for joint in range(count):
-            at = slice(3 * joint, 3 * joint + 3)
-            by_view[:, at, at] = by_turn[:, joint]
+        # A joint's turn moves its own three residuals: blocks along the diagonal.
+        at = torch.arange(3 * count, device=turn.device).view(count, 3)
+        by_view[:, at[:, :, None], at[:, None]] = by_turn
         by_view[:, -1, FOCAL] = 1.0 / self._focal_sigma
         by_betas = turn.new_zeros((views, TURNS + 1, self._shape.num_betas))
-        return ViewRows(self.residual(state), by_betas, by_view)
+        residual = self._residual(state, turn)
+        return ViewRows(residual, (residual**2).sum(), by_betas, by_view)
 
     def _turn(self, state: FitState) -> Tensor:
         return rotation.log(self._mean.mT @ state.local[:, self._joints])
@@ -259,31 +266,28 @@ class ShapePrior:
 
     def residual(self, betas: Tensor) -> Tensor:
         """(R,) in standard deviations."""
-        vertices = self._shape.shaped(betas)
-        parts = [betas, self._stature(vertices)[0]]
+        parts = [betas, self._stature(betas)[0]]
         if self._weight_kg is not None:
-            parts.append(self._mass(vertices, self._weight_kg)[0])
+            parts.append(self._mass(self._shape.shaped(betas), self._weight_kg)[0])
         return torch.cat(parts)
 
     def rows(self, betas: Tensor) -> ShapeRows:
         """Linearise."""
-        vertices = self._shape.shaped(betas)
         residual = [betas]
         by_betas = [torch.eye(len(betas), dtype=betas.dtype, device=betas.device)]
-        stature, top, floor = self._stature(vertices)
+        stature, top, floor = self._stature(betas)
         residual.append(stature)
         directions = self._shape.shapedirs
         by_betas.append((directions[top, 1] - directions[floor, 1])[None] / priors.HEIGHT_SIGMA_M)
         if self._weight_kg is not None:
-            mass, by_vertex = self._mass(vertices, self._weight_kg)
+            mass, by_vertex = self._mass(self._shape.shaped(betas), self._weight_kg)
             residual.append(mass)
             by_betas.append(torch.einsum("vc,vck->k", by_vertex, directions)[None])
         return ShapeRows(torch.cat(residual), torch.cat(by_betas))
 
-    def _stature(self, vertices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _stature(self, betas: Tensor) -> tuple[Tensor, int, int]:
         """Residual (1,) and the vertices of crown and soles that it hangs on."""
-        top, floor = vertices[:, 1].argmax(), vertices[:, 1].argmin()
-        stature = vertices[top, 1] - vertices[floor, 1]
+        stature, top, floor = self._shape.stature(betas)
         return ((stature - self._height_m) / priors.HEIGHT_SIGMA_M)[None], top, floor
 
     def _mass(self, vertices: Tensor, weight_kg: float) -> tuple[Tensor, Tensor]:

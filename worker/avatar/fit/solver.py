@@ -43,13 +43,16 @@ class NormalEquations:
         self._num_betas = num_betas
         self.matrix = like.new_zeros((size, size))
         self.gradient = like.new_zeros(size)
+        self.loss = like.new_zeros(())
+        """What is minimised, where it was linearised: the same as `Solver.loss`."""
 
     def add_views(self, rows: ViewRows) -> None:
         """Add residuals that hang on the shape and on their own view."""
+        self.loss += rows.loss
         shape = slice(0, self._num_betas)
-        shape_shape = torch.einsum("brk,brl->kl", rows.by_betas, rows.by_betas)
-        self.matrix[shape, shape] += shape_shape
-        self.gradient[shape] += torch.einsum("brk,br->k", rows.by_betas, rows.residual)
+        by_betas = rows.by_betas.flatten(0, 1)
+        self.matrix[shape, shape] += by_betas.mT @ by_betas
+        self.gradient[shape] += by_betas.mT @ rows.residual.flatten()
         view_view = rows.by_view.mT @ rows.by_view
         shape_view = rows.by_betas.mT @ rows.by_view
         view_gradient = (rows.by_view.mT @ rows.residual.unsqueeze(-1)).squeeze(-1)
@@ -63,6 +66,7 @@ class NormalEquations:
 
     def add_cloth(self, prior: ClothPrior, cloth: Tensor) -> None:
         """Add what is known of cloth before looking."""
+        self.loss += prior.loss(cloth)
         at = self.cloth_at(cloth)
         self.matrix[at[:, None], at] += prior.precision
         self.gradient[at] += prior.precision @ (cloth - prior.mean).flatten()
@@ -75,6 +79,7 @@ class NormalEquations:
 
     def add_shape(self, rows: ShapeRows) -> None:
         """Add residuals that hang on the shape alone."""
+        self.loss += rows.loss
         shape = slice(0, self._num_betas)
         self.matrix[shape, shape] += rows.by_betas.mT @ rows.by_betas
         self.gradient[shape] += rows.by_betas.mT @ rows.residual
@@ -185,10 +190,10 @@ class Solver:
         Raises:
             FitFailed: the loss is not a number any more.
         """
-        before = self.loss(state, outline)
+        equations = self.linearise(state, outline)
+        before = float(equations.loss)
         if not before < float("inf"):
             raise FitFailed(f"the loss of the fit is {before}")
-        equations = self.linearise(state, outline)
         for _ in range(_ATTEMPTS):
             tried = state.moved(equations.step(self.damping), self.shape)
             after = self.loss(tried, outline)

@@ -273,6 +273,10 @@ class _ProgressBar:
 def _result_json(result: AvatarResult) -> dict[str, object]:
     return {
         "measurements": dict(result.measurements_cm),
+        "measurementIntervalsCm": {
+            name: [round(low, 1), round(high, 1)]
+            for name, (low, high) in result.measurement_intervals_cm.items()
+        },
         "qualityReport": {
             "confidence": result.quality.confidence.value,
             "warnings": list(result.quality.warnings) or None,
@@ -290,9 +294,10 @@ def _print_result(result: AvatarResult) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("measurement", "cm")
+    table = Table("measurement", "cm", "9 in 10")
     for name, value in result.measurements_cm.items():
-        table.add_row(name.removesuffix("Cm"), f"{value:.1f}")
+        low, high = result.measurement_intervals_cm.get(name, (value, value))
+        table.add_row(name.removesuffix("Cm"), f"{value:.1f}", f"± {(high - low) / 2:.1f}")
     console.print(table)
     ious = ", ".join(f"{view} {iou:.2f}" for view, iou in result.view_iou.items())
     seconds = sum(result.stage_seconds.values())

@@ -161,12 +161,16 @@ class AvatarResultPayload(_Wire):
     user_id: str = DEFAULT_USER_ID
     glb_url: str
     measurements: Measurements
+    measurement_intervals_cm: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """An addition to the contract: low and high of each measurement, nine times in ten right."""
     quality_report: QualityReport
 
     def to_wire(self) -> dict[str, Any]:
-        """As JSON-ready values; measurements that were not taken are left out."""
+        """As JSON-ready values; what was not measured, and intervals if none are, is left out."""
         wire = self.model_dump(mode="json")
         wire["measurements"] = self.measurements.model_dump(mode="json", exclude_none=True)
+        if not self.measurement_intervals_cm:
+            del wire["measurementIntervalsCm"]
         return wire
 
 

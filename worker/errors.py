@@ -190,6 +190,15 @@ class BodyHidden(InputError):
     default_advice = "Please wear fitted clothes and keep your arms and legs visible."
 
 
+class OutOfRange(InputError):
+    """No adult body of ours has this height and these proportions."""
+
+    default_advice = (
+        "Check the height, and the weight if you gave one. Children, and people whose bodies are "
+        "far from most adults', cannot be measured yet."
+    )
+
+
 # ---------------------------------------------------------------- weights
 class ModelError(AvatarError):
     """A model that is needed cannot be used."""

@@ -324,6 +324,10 @@ class JobRunner:
             measurements=Measurements.model_validate(
                 {name: round(value, 1) for name, value in built.measurements_cm.items()}
             ),
+            measurement_intervals_cm={
+                name: (round(low, 1), round(high, 1))
+                for name, (low, high) in built.measurement_intervals_cm.items()
+            },
             quality_report=QualityReport(
                 confidence=built.confidence, warnings=built.warnings or None
             ),

@@ -87,9 +87,15 @@ def case() -> Case:
 
 
 def _clad(seen: Observation, px: float) -> Observation:
-    """The same person in cloth that stands off by so many pixels everywhere."""
+    """The same person in cloth that stands off by so many pixels; head, hands, feet are bare."""
     outside = distance_transform_edt(seen.mask < 0.5)
-    return replace(seen, mask=(outside < px).astype(np.float32))
+    rows, columns = np.mgrid[: seen.mask.shape[0], : seen.mask.shape[1]]
+    place = {name: seen.keypoints[KEYPOINTS.index(name), :2] for name in KEYPOINTS}
+    worn = rows > min(place["left_shoulder"][1], place["right_shoulder"][1])
+    worn &= rows < max(place["left_ankle"][1], place["right_ankle"][1])
+    for wrist in ("left_wrist", "right_wrist"):
+        worn &= np.hypot(columns - place[wrist][0], rows - place[wrist][1]) > 45.0
+    return replace(seen, mask=((outside == 0) | (worn & (outside < px))).astype(np.float32))
 
 
 def _fitted(case: Case, seen: list[Observation], options: FitOptions) -> BodyFit:

@@ -33,6 +33,7 @@ from worker.avatar.export.writer import ExportInputs, ExportOptions, write_outpu
 from worker.avatar.fingerprint import fingerprint
 from worker.avatar.fit import FitOptions, fit_body
 from worker.avatar.measure.anthropometry import SmplAnthropometry
+from worker.avatar.measure.intervals import measurement_intervals_cm
 from worker.avatar.observe import Observer
 from worker.avatar.observe.assets import ASSETS, default_models_dir
 from worker.avatar.observe.sam2 import LARGE, Sam2Masks, checkpoint_path
@@ -254,7 +255,8 @@ class Pipeline:
         with clock.stage(Stage.MEASURE):
             vertices, scale = _rest_body(body, fit, request.height_m)
             measurements_cm = dict(measurer.measure(vertices))
-        quality = assess(fit, observations)
+            intervals_cm = measurement_intervals_cm(body, measurer, fit, height_m=request.height_m)
+        quality = assess(fit, observations, intervals_cm)
         sources = self._sources(chosen, observations, fit)
         if self._second is not None:
             sources["secondMeasurer"] = self._second.report(body.data, vertices)
@@ -285,6 +287,7 @@ class Pipeline:
             files=exported.files,
             inspection_files=exported.inspection_files,
             measurements_cm=measurements_cm,
+            measurement_intervals_cm=intervals_cm,
             quality=quality,
             view_iou={view.view.value: round(view.iou, 4) for view in fit.views},
             stage_seconds=clock.seconds,

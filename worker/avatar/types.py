@@ -223,5 +223,7 @@ class AvatarResult:
     quality: QualityReport
     view_iou: Mapping[str, float]
     stage_seconds: Mapping[str, float]
+    measurement_intervals_cm: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By the same names: low and high, which should hold the truth nine times in ten."""
     sources: Mapping[str, Any] = field(default_factory=dict)
     """Which observer, estimator, body and measurer made this, with digests."""

@@ -123,6 +123,7 @@ class Built(_Message):
     files: tuple[str, ...]
     inspection_files: frozenset[str]
     measurements_cm: dict[str, float]
+    measurement_intervals_cm: dict[str, tuple[float, float]] = Field(default_factory=dict)
     confidence: Literal["high", "medium", "low"]
     warnings: tuple[str, ...]
     view_iou: dict[str, float]

@@ -116,6 +116,7 @@ class PipelineBuilder:
             files=result.files,
             inspection_files=result.inspection_files,
             measurements_cm=dict(result.measurements_cm),
+            measurement_intervals_cm=dict(result.measurement_intervals_cm),
             confidence=result.quality.confidence.value,
             warnings=result.quality.warnings,
             view_iou=dict(result.view_iou),

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from worker.avatar.body.jacobian import ArticulatedShape
+from worker.avatar.fit.drape import drape
 
 REGION_JOINTS: Mapping[str, tuple[int, ...]] = {
     "hair": (15,),
@@ -92,19 +93,19 @@ TOPS: tuple[Wear, ...] = (
             "forearm": Layer(0.8, 0.5),
         },
         0.3,
-        0.25,
+        0.12,
     ),
     Wear(
         "everyday",
         {
-            "chest": Layer(12.0, 0.35),
-            "waist": Layer(18.0, 0.3),
-            "hip": Layer(18.0, 0.3),
+            "chest": Layer(14.0, 0.35),
+            "waist": Layer(20.0, 0.3),
+            "hip": Layer(20.0, 0.3),
             "upper arm": Layer(5.0, 0.3),
             "forearm": Layer(3.0, 1.2),
         },
         0.25,
-        0.6,
+        0.76,
     ),
     Wear(
         "loose",
@@ -116,7 +117,7 @@ TOPS: tuple[Wear, ...] = (
             "forearm": Layer(10.0, 0.6),
         },
         0.35,
-        0.15,
+        0.12,
     ),
 )
 BOTTOMS: tuple[Wear, ...] = (
@@ -124,19 +125,19 @@ BOTTOMS: tuple[Wear, ...] = (
         "tight",
         {"thigh": Layer(2.0, 0.2), "shin": Layer(2.0, 0.2), "crotch": Layer(5.0, 0.5)},
         0.25,
-        0.25,
+        0.12,
     ),
     Wear(
         "everyday",
         {"thigh": Layer(13.5, 0.25), "shin": Layer(12.0, 0.3), "crotch": Layer(30.0, 0.45)},
         0.25,
-        0.6,
+        0.76,
     ),
     Wear(
         "loose",
         {"thigh": Layer(35.0, 0.35), "shin": Layer(45.0, 0.4), "crotch": Layer(60.0, 0.5)},
         0.4,
-        0.15,
+        0.12,
     ),
 )
 """How tops and bottoms sit.  Medians and spreads: between what shops allow for ease (a T-shirt 8
@@ -149,7 +150,7 @@ ACROSS_VIEWS_SPREAD = 0.2
 SAME_CUT = 2.0
 """Odds by which people wear two garments of one cut rather than two of different cuts."""
 
-_CAUTION = 1.5
+_CAUTION = 1.0
 """The evidence for what is worn counts this many times less than the model says: the outlines of
 real cloth are not those of the model."""
 
@@ -290,24 +291,29 @@ def most_likely(possible: Sequence[Hypothesis], chances: Sequence[float]) -> tup
     return max(tops, key=lambda name: tops[name]), max(bottoms, key=lambda name: bottoms[name])
 
 
-def region_shares(shape: ArticulatedShape, edges: Tensor, normal: Tensor) -> Tensor:
-    """(B, M, R) how much of each point of the outline lies in each region.
-
-    Args:
-        shape: the body; its skinning weights divide the skin.
-        edges: (B, M, 2) vertices, each point in the middle of two.
-        normal: (B, M, 2) outward on the image: what looks down on a foot is sole.
-    """
-    table = normal.new_zeros((shape.weights.shape[1], len(REGIONS)))
+def skin_regions(shape: ArticulatedShape) -> Tensor:
+    """(V, R) how much of each region's cloth stands off at each vertex of a body."""
+    table = shape.template.new_zeros((shape.weights.shape[1], len(REGIONS)))
     for index, joints in enumerate(REGION_JOINTS.values()):
         table[list(joints), index] = 1.0
-    mixed_shares = shape.weights[edges].mean(dim=2) @ table
+    return (shape.weights @ table) * drape(shape).unsqueeze(-1)
+
+
+def region_shares(skin: Tensor, edges: Tensor, normal: Tensor) -> Tensor:
+    """(B, M, R) how much of each region's cloth stands off at each point of the outline.
+
+    Args:
+        skin: (V, R) `skin_regions` of the body.
+        edges: (B, M, n) vertices, each point in the middle of n.
+        normal: (B, M, 2) outward on the image: what looks down on a foot is sole.
+    """
+    shares = skin[edges].mean(dim=2)
     down = ((normal[..., 1] - 0.3) / 0.5).clamp(0.0, 1.0)
     for name, sources in _LOOKING_DOWN.items():
         for source in (REGIONS.index(source) for source in sources):
-            mixed_shares[..., REGIONS.index(name)] += mixed_shares[..., source] * down
-            mixed_shares[..., source] *= 1.0 - down
-    return mixed_shares
+            shares[..., REGIONS.index(name)] += shares[..., source] * down
+            shares[..., source] *= 1.0 - down
+    return shares
 
 
 def undressed(shares: Tensor, bare: Tensor) -> Tensor:
@@ -319,11 +325,14 @@ def undressed(shares: Tensor, bare: Tensor) -> Tensor:
     return shares * (1.0 - bare.unsqueeze(-1) * may_be)
 
 
-def dressed_vertices(shape: ArticulatedShape, vertices: Tensor, cloth: Tensor) -> Tensor:
+def dressed_vertices(
+    shape: ArticulatedShape, skin: Tensor, vertices: Tensor, cloth: Tensor
+) -> Tensor:
     """Move the skin out to what is worn.
 
     Args:
         shape: the body.
+        skin: (V, R) `skin_regions` of it.
         vertices: (B, V, 3) posed, in camera frames: y down.
         cloth: (B, R) logarithm of how many metres cloth stands off.
     """
@@ -334,6 +343,6 @@ def dressed_vertices(shape: ArticulatedShape, vertices: Tensor, cloth: Tensor) -
         normal.index_add_(1, shape.faces[:, corner], across)
     normal = torch.nn.functional.normalize(normal, dim=-1)
     itself = torch.arange(vertices.shape[1], device=vertices.device)[:, None]
-    regions = region_shares(shape, itself.expand(len(vertices), -1, 1), normal[..., :2])
+    regions = region_shares(skin, itself.expand(len(vertices), -1, 1), normal[..., :2])
     away = (regions @ cloth.exp().unsqueeze(-1)).clamp(max=_FARTHEST_M)
     return vertices + normal * away

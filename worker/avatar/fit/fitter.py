@@ -20,10 +20,16 @@ from worker.avatar.body.jacobian import (
     body_keypoints,
 )
 from worker.avatar.body.model import BodyModel
-from worker.avatar.fit import rotation
+from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.agreement import keypoint_rmse_px, outline_iou
 from worker.avatar.fit.camera import project
-from worker.avatar.fit.cloth import Hypothesis, dressed_vertices, hypotheses, mixed
+from worker.avatar.fit.cloth import (
+    Hypothesis,
+    dressed_vertices,
+    hypotheses,
+    mixed,
+    skin_regions,
+)
 from worker.avatar.fit.evidence import Evidence, gather
 from worker.avatar.fit.options import FitOptions
 from worker.avatar.fit.outline import match, outline_finder
@@ -32,7 +38,7 @@ from worker.avatar.fit.solver import Solver
 from worker.avatar.fit.start import find_start
 from worker.avatar.fit.state import FitState, stack
 from worker.avatar.types import BodyFit, FittedView, InitialGuess, Intrinsics, Observation
-from worker.errors import BodyHidden, FitFailed
+from worker.errors import BodyHidden, FitFailed, OutOfRange
 
 _JOINT_STEPS = 4
 """Steps against the keypoints of all views together."""
@@ -43,6 +49,10 @@ _FIRST_RADIUS_PX, _LAST_RADIUS_PX = 40.0, 10.0
 """How far apart paired outline points may lie, from the first step to the last."""
 _SETTLED = 1e-3
 """A step that saves less than this share of the loss is the last one."""
+
+WEIGHT_DISAGREES = (
+    "The declared weight does not go with the photos and the height: please check all three."
+)
 
 HOPELESS_IOU = 0.6
 """Below this the body explains nothing of the photo, and publishing it would be a lie."""
@@ -76,6 +86,7 @@ def fit_body(
 
     Raises:
         BodyHidden: no outline, too few keypoints, or no body explains what was seen.
+        OutOfRange: no adult has this height, or the shape that explains the photos.
         FitFailed: the computation gave no numbers.
     """
     tell = progress or (lambda _: None)
@@ -84,8 +95,34 @@ def fit_body(
     shape = articulated_shape(body.data, body.num_betas, body.device)
     with torch.inference_mode():
         prior = ShapePrior(shape, height_m, weight_kg)
+        prior.check_height()
         solved = _solve(shape, views, prior, options, initial=initial, tell=tell)
-        return _report(shape, body, views, observations, solved)
+        _check_shape(solved.state.betas)
+        return replace(
+            _report(shape, body, views, observations, solved),
+            warnings=_disagreements(prior, solved.state.betas),
+        )
+
+
+def _check_shape(betas: Tensor) -> None:
+    """Refuse a shape that hardly anybody has, rather than call it somebody's.
+
+    Raises:
+        OutOfRange: said so.
+    """
+    length = float(betas.norm())
+    if length > priors.FARTHEST_SHAPE:
+        raise OutOfRange(
+            f"The shape that explains the photos lies {length:.1f} standard deviations from the "
+            f"mean; {priors.FARTHEST_SHAPE:.0f} are the most that is believed."
+        )
+
+
+def _disagreements(prior: ShapePrior, betas: Tensor) -> tuple[str, ...]:
+    apart = prior.weight_disagreement(betas)
+    if apart is None or abs(apart) < priors.WEIGHT_DISAGREES_SIGMAS:
+        return ()
+    return (WEIGHT_DISAGREES,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +180,8 @@ def _refine(
     finder = outline_finder(shape.faces)
     possible: list[Hypothesis] = []
     wear: tuple[str, ...] = ()
-    if options.dressed:
+    skin = skin_regions(shape) if options.dressed else None
+    if skin is not None:
         possible = hypotheses(len(views), options.cloth_scale, state.betas)
         solver.cloth_prior = mixed([(each.probability, each.prior) for each in possible])
         state = replace(state, cloth=solver.cloth_prior.mean.clone())
@@ -156,11 +194,11 @@ def _refine(
         matches = []
         for index, view in enumerate(views):
             found = finder.find(uv[index])
-            if options.dressed:
+            if skin is not None:
                 per_metre = float(state.log_focal[index].exp() / posed[index, :, 2].mean())
-                found = dressed_outline(shape, found, state.cloth[index], per_metre)
+                found = dressed_outline(skin, found, state.cloth[index], per_metre)
             matches.append(match(found, view.contour, radius_px))
-        outline = outline_targets(shape, matches, state, dressed=options.dressed)
+        outline = outline_targets(shape, matches, state, skin)
         if step in _WEIGH_AT and possible:
             wear = solver.weigh(possible, state, outline)
         state, _ = solver.improve(state, outline)
@@ -180,7 +218,7 @@ def _report(
     state = solved.state
     posed = state.posed(shape)
     centre = state.betas.new_tensor([view.centre_px for view in views])
-    dressed = dressed_vertices(shape, shape.vertices(posed), state.cloth)
+    dressed = dressed_vertices(shape, skin_regions(shape), shape.vertices(posed), state.cloth)
     uv = project(dressed, state.log_focal, centre).uv
     keypoints_uv = project(solved.keypoints.points(posed), state.log_focal, centre).uv
     fitted = []

@@ -61,10 +61,10 @@ CONTOUR_SIGMA_PX = 2.5
 CONTOUR_INDEPENDENT_POINTS = 160.0
 """Outline noise is correlated along it: however many points are sampled, they count as these."""
 
-CLOTHED_INDEPENDENT_POINTS = 40.0
+CLOTHED_INDEPENDENT_POINTS = 30.0
 """The same in a photograph: cloth stands off the body along whole limbs at a time."""
 
-FOLDS = 0.2
+FOLDS = 0.4
 """Size of folds beside how far cloth stands off on average."""
 
 KEYPOINT_OUTLIER_SIGMAS = 4.0
@@ -77,6 +77,16 @@ USUAL_HEIGHT_M = 1.72
 
 HEIGHT_SIGMA_M = 0.006
 """How well people know their height, with the change over a day."""
+
+FARTHEST_HEIGHT_SIGMAS = 3.5
+"""Heights farther from the model's mean are refused: 1.29 to 2.00 m for women, 1.47 to 2.17 m for
+men, 1.25 to 2.21 m where the gender was not declared."""
+
+FARTHEST_SHAPE = 12.0
+"""Length of betas beyond which a body is refused; people of BMI 17 to 40 come out at 4 to 7."""
+
+WEIGHT_DISAGREES_SIGMAS = 3.0
+"""A declared weight this far from what the photos allow is mentioned."""
 
 WEIGHT_SIGMA_KG = 2.0
 """Scales, clothes and breakfast, and the spread of density between people."""

@@ -28,6 +28,7 @@ from worker.avatar.fit.cloth import REGIONS, region_shares, undressed
 from worker.avatar.fit.evidence import Evidence
 from worker.avatar.fit.outline import Matches, Outline
 from worker.avatar.fit.state import FOCAL, TURNS, VIEW_UNKNOWNS, FitState
+from worker.errors import OutOfRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +147,18 @@ def keypoint_targets(
     return ImageTargets(keypoints, target, None, weight, priors.KEYPOINT_OUTLIER_SIGMAS)
 
 
-def dressed_outline(
-    shape: ArticulatedShape, outline: Outline, cloth: Tensor, px_per_metre: float
-) -> Outline:
+def dressed_outline(skin: Tensor, outline: Outline, cloth: Tensor, px_per_metre: float) -> Outline:
     """The outline of what is worn: the body's, moved outwards.
 
     Args:
-        shape: the body.
+        skin: (V, R) `skin_regions` of the body.
         outline: of its skin, in one view.
         cloth: (R,) logarithm of how many metres cloth stands off.
         px_per_metre: at the body's distance.
     """
     edges = torch.as_tensor(outline.edges, device=cloth.device)[None]
     normal = cloth.new_tensor(outline.normals)[None]
-    away = region_shares(shape, edges, normal)[0] @ cloth.exp() * px_per_metre
+    away = region_shares(skin, edges, normal)[0] @ cloth.exp() * px_per_metre
     return replace(outline, points=outline.points + outline.normals * away.cpu().numpy()[:, None])
 
 
@@ -167,8 +166,7 @@ def outline_targets(
     shape: ArticulatedShape,
     matches: Sequence[Matches],
     state: FitState,
-    *,
-    dressed: bool,
+    skin: Tensor | None,
 ) -> ImageTargets:
     """The outline of what is worn belongs on the photo's.
 
@@ -180,7 +178,7 @@ def outline_targets(
         shape: the body.
         matches: of each view.
         state: how far cloth stands off now: the size of its folds is taken from it.
-        dressed: whether anything may be worn at all.
+        skin: (V, R) `skin_regions` of the body; None: nobody wears anything.
     """
     like = shape.template
     longest = max(1, *(len(found.edges) for found in matches))
@@ -200,10 +198,10 @@ def outline_targets(
     counts = valid.sum(dim=1, keepdim=True).clamp(min=1.0)
     skin_sigma, outlier = priors.CONTOUR_SIGMA_PX, priors.CONTOUR_OUTLIER_SIGMAS
     share = (priors.CONTOUR_INDEPENDENT_POINTS / counts).clamp(max=1.0) * valid
-    if not dressed:
+    if skin is None:
         weight = (valid / skin_sigma).unsqueeze(-1)
         return ImageTargets(middle, target, normal, weight, outlier, share)
-    regions = undressed(region_shares(shape, edges, normal), bare)
+    regions = undressed(region_shares(skin, edges, normal), bare)
     # Its size is needed roughly: the scale of a person of usual height will do.
     per_metre = priors.PERSON_HEIGHT_PX / priors.USUAL_HEIGHT_M
     folds = (regions * state.cloth.exp()[:, None]).sum(dim=-1) * (priors.FOLDS * per_metre)
@@ -264,6 +262,23 @@ class ShapePrior:
         self._height_m = height_m
         self._weight_kg = weight_kg
 
+    def check_height(self) -> None:
+        """Refuse heights that hardly any body of the model has.
+
+        Raises:
+            OutOfRange: with the range.
+        """
+        stature, top, floor = self._stature(self._shape.template.new_zeros(self._shape.num_betas))
+        usual_m = self._height_m + float(stature) * priors.HEIGHT_SIGMA_M
+        directions = self._shape.shapedirs
+        spread_m = float((directions[top, 1] - directions[floor, 1]).norm())
+        if abs(self._height_m - usual_m) > priors.FARTHEST_HEIGHT_SIGMAS * spread_m:
+            reach_m = priors.FARTHEST_HEIGHT_SIGMAS * spread_m
+            raise OutOfRange(
+                f"The body model reaches from {usual_m - reach_m:.2f} to {usual_m + reach_m:.2f} m;"
+                f" {self._height_m:.2f} m is outside."
+            )
+
     def residual(self, betas: Tensor) -> Tensor:
         """(R,) in standard deviations."""
         parts = [betas, self._stature(betas)[0]]
@@ -284,6 +299,12 @@ class ShapePrior:
             residual.append(mass)
             by_betas.append(torch.einsum("vc,vck->k", by_vertex, directions)[None])
         return ShapeRows(torch.cat(residual), torch.cat(by_betas))
+
+    def weight_disagreement(self, betas: Tensor) -> float | None:
+        """How many standard deviations a body is heavier than declared; None: nothing was."""
+        if self._weight_kg is None:
+            return None
+        return float(self._mass(self._shape.shaped(betas), self._weight_kg)[0])
 
     def _stature(self, betas: Tensor) -> tuple[Tensor, int, int]:
         """Residual (1,) and the vertices of crown and soles that it hangs on."""

@@ -29,8 +29,51 @@ _HEIGHT_SIGMA = 0.006 / 1.72
 _NINETY_PERCENT = 1.645
 """Half width in standard deviations of the interval that holds nine tenths of a Gaussian."""
 
-MODEL_ERROR_CM: Mapping[str, float] = {}
-INFLATION: Mapping[str, float] = {}
+INFLATION: Mapping[str, float] = {
+    "chestCm": 2.0,
+    "waistCm": 2.5,
+    "hipCm": 3.0,
+    "shoulderCm": 1.25,
+    "sleeveCm": 1.5,
+    "lengthCm": 1.5,
+    "neckCm": 1.25,
+    "bicepCm": 1.25,
+    "forearmCm": 2.5,
+    "wristCm": 4.0,
+    "thighCm": 3.0,
+    "calfCm": 2.0,
+    "ankleCm": 4.0,
+    "insideLegCm": 1.5,
+    "shoulderBreadthCm": 1.25,
+    "heightCm": 1.0,
+}
+"""How many times less sure a measurement is than the fit believes: its residuals are not those of
+cloth, which errs over whole garments at a time."""
+
+MODEL_ERROR_CM: Mapping[str, float] = {
+    "chestCm": 3.3,
+    "waistCm": 2.0,
+    "hipCm": 2.0,
+    "shoulderCm": 1.0,
+    "sleeveCm": 1.9,
+    "lengthCm": 0.6,
+    "neckCm": 2.0,
+    "bicepCm": 1.9,
+    "forearmCm": 0.8,
+    "wristCm": 0.4,
+    "thighCm": 2.4,
+    "calfCm": 3.0,
+    "ankleCm": 0.8,
+    "insideLegCm": 1.1,
+    "shoulderBreadthCm": 1.0,
+    "heightCm": 0.0,
+}
+"""Added in square: cloth and bodies that are not the model's.  Both tables hold nine tenths of 45
+fits to rendered photographs of the development split, from two sides, in everyday clothes with and
+without a weight and in tight ones with it."""
+
+_UNDRESSED = 0.4
+"""Share of the model's error that is left where nobody wears anything."""
 
 
 def standard_errors_cm(
@@ -70,13 +113,13 @@ def measurement_intervals_cm(
     """
     middle = _measured(body, measurer, fit.betas, height_m)
     errors = standard_errors_cm(body, measurer, fit, height_m=height_m)
-    return {key: _interval(key, value, errors[key]) for key, value in middle.items()}
-
-
-def _interval(key: str, value_cm: float, error_cm: float) -> tuple[float, float]:
-    sigma_cm = np.hypot(INFLATION.get(key, 1.0) * error_cm, MODEL_ERROR_CM.get(key, 0.0))
-    half_cm = float(_NINETY_PERCENT * sigma_cm)
-    return value_cm - half_cm, value_cm + half_cm
+    share = 1.0 if fit.wear else _UNDRESSED
+    found = {}
+    for key, value in middle.items():
+        sigma_cm = np.hypot(INFLATION[key] * errors[key], share * MODEL_ERROR_CM[key])
+        half_cm = float(_NINETY_PERCENT * sigma_cm)
+        found[key] = (value - half_cm, value + half_cm)
+    return found
 
 
 @torch.inference_mode()

@@ -31,8 +31,8 @@ _NINETY_PERCENT = 1.645
 
 INFLATION: Mapping[str, float] = {
     "chestCm": 2.0,
-    "waistCm": 2.5,
-    "hipCm": 3.0,
+    "waistCm": 1.8,
+    "hipCm": 2.4,
     "shoulderCm": 1.25,
     "sleeveCm": 1.5,
     "lengthCm": 1.5,
@@ -52,8 +52,8 @@ cloth, which errs over whole garments at a time."""
 
 MODEL_ERROR_CM: Mapping[str, float] = {
     "chestCm": 3.8,
-    "waistCm": 2.0,
-    "hipCm": 2.0,
+    "waistCm": 2.6,
+    "hipCm": 2.4,
     "shoulderCm": 1.0,
     "sleeveCm": 1.9,
     "lengthCm": 0.6,

@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from tests.benchmarks import accuracy_plots
 from tests.benchmarks.accuracy_pictures import contact_sheet
@@ -40,11 +39,13 @@ _TILE_HEIGHT_PX = 420
 def main() -> None:
     """Replace the generated parts of the page and its pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument(
+        "--report", type=Path, action="append", required=True, help="may be given again"
+    )
     parser.add_argument("--cases", type=Path, default=ROOT / "build/cases")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    report = json.loads(args.report.read_text("utf-8"))
+    report = merged([json.loads(path.read_text("utf-8")) for path in args.report])
     page = PAGE.read_text("utf-8")
     for name, text in (
         ("girths", girths_table(report)),
@@ -60,9 +61,22 @@ def main() -> None:
     (IMAGES / "accuracy-errors.svg").write_text(accuracy_plots.errors(series, measurements))
     (IMAGES / "accuracy-calibration.svg").write_text(accuracy_plots.calibration(series))
     sheet = contact_sheet(*picked(report, args.cases), height_px=_TILE_HEIGHT_PX)
-    sheet.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(
-        IMAGES / "accuracy-people.png", optimize=True
-    )
+    sheet.save(IMAGES / "accuracy-people.jpg", quality=86, optimize=True)
+
+
+def merged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Reports of several runs as one.
+
+    Raises:
+        ValueError: they are of different bodies.
+    """
+    if len({report["body"] for report in reports}) > 1:
+        raise ValueError("the reports are of different bodies")
+    whole: dict[str, Any] = {"setups": {}, "cases": {}}
+    for report in reports:
+        for part in whole:
+            whole[part] |= report[part]
+    return whole
 
 
 def replaced(page: str, name: str, text: str) -> str:

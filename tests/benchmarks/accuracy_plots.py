@@ -60,24 +60,26 @@ def calibration(series: Mapping[str, Cases]) -> str:
     The fit gives 90 % intervals; those of other levels are the same normal distribution's.
     """
     size, left, top = 420, 50, 40
+    lower = 18 * (len(series) - 1)
+    """The legend is one line a curve: side by side they would not fit."""
 
     def x(share: float) -> float:
         return left + share * (size - left - 20)
 
     def y(share: float) -> float:
-        return size - 40 - share * (size - 40 - top)
+        return lower + size - 40 - share * (size - 40 - top)
 
-    parts = [_legend(list(series), left)]
+    parts = [_legend(list(series), left, stacked=True)]
     parts += [
         f'<line x1="{x(0):.1f}" y1="{y(tick):.1f}" x2="{x(1):.1f}" y2="{y(tick):.1f}" '
         f'stroke="#8884"/><text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">'
-        f'{tick:.0%}</text><text x="{x(tick):.1f}" y="{size - 24}" text-anchor="middle">'
+        f'{tick:.0%}</text><text x="{x(tick):.1f}" y="{lower + size - 24}" text-anchor="middle">'
         f"{tick:.0%}</text>"
         for tick in (0, 0.25, 0.5, 0.75, 1.0)
     ]
     parts.append(
         f'<line x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}" stroke="#888" '
-        f'stroke-dasharray="4 4"/><text x="{x(0.5):.1f}" y="{size - 6}" '
+        f'stroke-dasharray="4 4"/><text x="{x(0.5):.1f}" y="{lower + size - 6}" '
         f'text-anchor="middle">level of the interval</text>'
     )
     for k, cases in enumerate(series.values()):
@@ -92,7 +94,7 @@ def calibration(series: Mapping[str, Cases]) -> str:
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{_COLOURS[k]}" stroke-width="2"/>'
         )
-    return _svg(size, size, parts)
+    return _svg(size, lower + size, parts)
 
 
 def _scores(cases: Cases) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -117,14 +119,17 @@ def _box(off: Sequence[float], x: Any, y: float, colour: str) -> str:
     )
 
 
-def _legend(names: Sequence[str], left: float) -> str:
-    parts, at = [], left
+def _legend(names: Sequence[str], left: float, *, stacked: bool = False) -> str:
+    parts, at, top = [], left, 12
     for name, colour in zip(names, _COLOURS, strict=False):
         parts.append(
-            f'<rect x="{at}" y="12" width="12" height="12" fill="{colour}"/>'
-            f'<text x="{at + 18}" y="22">{name}</text>'
+            f'<rect x="{at}" y="{top}" width="12" height="12" fill="{colour}"/>'
+            f'<text x="{at + 18}" y="{top + 10}">{name}</text>'
         )
-        at += 36 + 7 * len(name)
+        if stacked:
+            top += 18
+        else:
+            at += 36 + 7 * len(name)
     return "".join(parts)
 
 

@@ -80,6 +80,17 @@ class Case:
         """Whether the masks hold clothes that vary over the body."""
         return bool(self.truth.get("clothes"))
 
+    def check(self) -> None:
+        """Read what every case has, so that a bench of hours does not end at the last one.
+
+        Raises:
+            MalformedCase: something is missing or says what cannot be.
+        """
+        if not (self.request and self.truth and self.gender):
+            raise MalformedCase(self.folder, "request.json or truth.json is empty")
+        if not self.has(ViewName.FRONT):
+            raise MalformedCase(self.folder, "neither a front photo nor front_mask.png")
+
     def photo(self, view: ViewName) -> Path | None:
         """The photo from one side, if the case has any."""
         for suffix in PHOTO_SUFFIXES:
@@ -175,9 +186,11 @@ def load_cases(folder: Path) -> list[Case]:
     """Every case of a set, in order.
 
     Raises:
-        MalformedCase: there is none.
+        MalformedCase: there is none, or one cannot be read.
     """
     cases = [Case(path.parent) for path in sorted(folder.glob("*/request.json"))]
     if not cases:
         raise MalformedCase(folder, "no folder in it has a request.json")
+    for case in cases:
+        case.check()
     return cases

@@ -107,6 +107,24 @@ def test_a_set_without_cases_is_malformed(tmp_path: Path) -> None:
         load_cases(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("request.json", '{"heightCm": -1}', "heightCm of request.json is no number above 0: -1"),
+        ("truth.json", "{}", "truth.json holds no measurementsCm"),
+        ("front_mask.png", None, "neither a front photo nor front_mask.png"),
+    ],
+)
+def test_a_set_is_read_before_anything_is_fitted(
+    man: Path, name: str, content: str | None, named: str
+) -> None:
+    (man / name).unlink()
+    if content is not None:
+        (man / name).write_text(content)
+    with pytest.raises(MalformedCase, match=re.escape(named)):
+        load_cases(man.parent)
+
+
 class _Eyes:
     """An observer that counts how often it looks."""
 

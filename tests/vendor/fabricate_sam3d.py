@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json  # what is JSON is YAML, too
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import trimesh
-import yaml
 from torch import Tensor, nn
 
 from worker.avatar.body.mhr import MHR_VERTICES
@@ -106,7 +106,7 @@ def write(folder: Path, code: Path, dino: Path, mhr_checkout: Path) -> None:
     mhr = folder / "assets" / "mhr_model.pt"
     with quiet():
         torch.jit.script(StandIn(torch.tensor(template_cm(mhr_checkout)))).save(str(mhr))
-    (folder / "model_config.yaml").write_text(yaml.safe_dump(CONFIG))
+    (folder / "model_config.yaml").write_text(json.dumps(CONFIG))
     module = sam3d_code.import_sam3d(code)
     torch.manual_seed(0)
     with quiet():

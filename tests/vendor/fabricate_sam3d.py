@@ -106,7 +106,9 @@ def write(folder: Path, code: Path, dino: Path, mhr_checkout: Path) -> None:
     mhr = folder / "assets" / "mhr_model.pt"
     with quiet():
         torch.jit.script(StandIn(torch.tensor(template_cm(mhr_checkout)))).save(str(mhr))
-    (folder / "model_config.yaml").write_text(json.dumps(CONFIG))
+    (folder / "model_config.yaml").write_text(
+        "".join(f"{section}: {json.dumps(values)}\n" for section, values in CONFIG.items())
+    )
     module = sam3d_code.import_sam3d(code)
     torch.manual_seed(0)
     with quiet():

@@ -48,6 +48,8 @@ def examine(what: str, check: Callable[[], str]) -> Finding:
         return Finding(what, good=True, detail=check())
     except AvatarError as error:
         return Finding(what, good=False, detail=str(error), advice=error.advice)
+    except Exception as error:  # noqa: BLE001 - one broken check must not hide what the others find
+        return Finding(what, good=False, detail=f"the check broke: {type(error).__name__}: {error}")
 
 
 async def examine_services() -> AsyncIterator[Finding]:
@@ -61,8 +63,7 @@ async def examine_services() -> AsyncIterator[Finding]:
     yield Finding("environment", good=True, detail=limits or "every variable is good")
     yield Finding("vendors' code", good=True, detail=describe(licensed_code(settings.models)))
     if weights_in_use(settings):
-        lacking = missing_weights(settings)
-        yield Finding("weights", good=not lacking, detail=lacking or "all that is enabled has its")
+        yield _weights(settings)
     for what, check in machine_checks(settings):
         yield examine(what, check)
     yield await _ask("queue", lambda: _ask_queue(settings))
@@ -78,11 +79,22 @@ async def examine_services() -> AsyncIterator[Finding]:
     yield await _ask("API", lambda: _ask_api(settings))
 
 
+def _weights(settings: Settings) -> Finding:
+    try:
+        lacking = missing_weights(settings)
+    except OSError as error:
+        return Finding("weights", good=False, detail=f"they cannot be looked at: {error}")
+    return Finding("weights", good=not lacking, detail=lacking or "all that is enabled has its")
+
+
 async def _ask(what: str, question: Callable[[], Awaitable[str]]) -> Finding:
     try:
         return Finding(what, good=True, detail=await question())
     except AvatarError as error:
         return Finding(what, good=False, detail=str(error), advice=error.advice)
+    except Exception as error:  # noqa: BLE001 - as in `examine`
+        # A client's own words may quote a header with the token.
+        return Finding(what, good=False, detail=f"the check broke: {type(error).__name__}")
 
 
 async def _ask_queue(settings: Settings) -> str:

@@ -194,13 +194,24 @@ class Worker:
                 await asyncio.Event().wait()
         if self.settings.pipeline.require_real_avatar:
             await self._await_licensed()
-        self.engine.start()
-        await asyncio.gather(self._reach_queue(), self.weights.bring())
+        await asyncio.gather(self._reach_queue(), self._load_engine())
         self.outbox.start()
         loop = await self._start_taking()
         self._open_or_close()
         # Shielded: cancelling this task, on SIGTERM, must not tear the loop from its job.
         await asyncio.shield(loop)
+
+    async def _load_engine(self) -> None:
+        """Start engines when the weights are there: what lies on the volume decides what they load.
+
+        One that started beside the sync would find an empty folder and fit the free body for good.
+        """
+        if self.weights.is_complete:  # nothing is synced: what is lacking can be said meanwhile
+            self.engine.start()
+            await self.weights.bring()
+        else:
+            await self.weights.bring()
+            self.engine.start()
 
     async def _await_licensed(self) -> None:
         """Wait, saying why, until a licensed estimator is enabled; the engine then verifies it."""

@@ -656,6 +656,9 @@ class Settings:
             "SAM3DBODY_FOV_PATH is not used: SAM 3D Body is given our camera.": (
                 self.models.sam3d_fov is not None
             ),
+            "SAM3DBODY_ENABLED=true has no effect: AVATAR_ESTIMATORS does not name sam3d_body.": (
+                self.models.sam3d_enabled and "sam3d_body" not in self.models.estimators
+            ),
             "SMPL_ANTHRO_MODEL_EXT has no effect: npz alone is read.": (
                 self.models.smpl_anthro_model_ext not in {None, "npz", ".npz"}
             ),

@@ -197,12 +197,22 @@ def refusal(settings: Settings) -> LicensedEstimatorMissing | None:
         )
     if not missing:
         return LicensedEstimatorMissing(
-            f"{LicensedEstimatorMissing().message} SAM3DBODY_ENABLED is false, and "
-            f"{settings.models.pixie_dir / PIXIE_WEIGHTS} is missing.",
+            f"{LicensedEstimatorMissing().message} {_why_none(settings)}.",
         )
     return LicensedEstimatorMissing(
         f"{LicensedEstimatorMissing().message} {how_to_get(missing, volume.local_root)}"
     )
+
+
+def _why_none(settings: Settings) -> str:
+    """Say, for each in the declared order, why it is not enabled; none of them is."""
+    why = {
+        "sam3d_body": "SAM3DBODY_ENABLED is false",
+        "pixie": f"{settings.models.pixie_dir / PIXIE_WEIGHTS} is missing",
+    }
+    order = settings.models.estimators
+    said = "; ".join(f"{name}: {why[name]}" for name in order)
+    return f"AVATAR_ESTIMATORS names {said or 'none'}"
 
 
 def _lies_elsewhere(path: str, settings: Settings, volume: VolumeSettings) -> bool:

@@ -24,6 +24,7 @@ from tests.conftest import StartWorker, until_ready
 from tests.seaweed import ROOT_USER, SeaweedFS
 from worker import weights as weights_module
 from worker.demo.stack import EmbeddedStack
+from worker.engine.pool import EnginePool
 from worker.errors import SettingsError, WeightsUnavailable
 from worker.lifecycle import Worker
 from worker.settings import Settings
@@ -96,6 +97,26 @@ async def test_a_start_on_an_empty_folder_ends_ready_with_everything_in_its_plac
         assert (tmp_path / "models" / key).read_bytes() == content
     placed = tmp_path / "sam2" / "checkpoints" / "sam2.1_hiera_large.pt"
     assert placed.read_bytes() == FILES["sam2/checkpoints/sam2.1_hiera_large.pt"]
+
+
+async def test_no_engine_loads_before_the_weights_are_in_their_places(
+    start_worker: StartWorker,
+    sync: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    placed = tmp_path / "sam2" / "checkpoints" / "sam2.1_hiera_large.pt"
+    seen: list[bool] = []
+    start = EnginePool.start
+
+    def starting(pool: EnginePool) -> None:
+        seen.append(placed.is_file())
+        start(pool)
+
+    monkeypatch.setattr(EnginePool, "start", starting)
+    async with start_worker(**sync) as worker:
+        await until_ready(worker)
+    assert seen == [True]
 
 
 async def test_so_does_one_whose_weights_are_on_seaweedfs(

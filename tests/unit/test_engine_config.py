@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from models_sync import verify
 from worker.avatar.estimate.load import EstimatorConfig
 from worker.avatar.pipeline import PipelineConfig
 from worker.engine.messages import EngineConfig, EstimatorsConfig
@@ -75,6 +76,20 @@ def test_nothing_is_refused_once_a_licensed_estimator_is_enabled(tmp_path: Path)
     assert licensed_enabled(required) == ("pixie",)
     assert refusal(required) is None
     assert refusal(settings(tmp_path / "other", SAM3DBODY_ENABLED="true")) is None
+
+
+def test_the_reason_for_a_refusal_is_of_the_declared_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "verify_quick", lambda *_: [])
+    switched_on_but_not_asked = settings(
+        tmp_path, SAM3DBODY_ENABLED="true", AVATAR_ESTIMATORS="pixie"
+    )
+    why = refusal(switched_on_but_not_asked)
+    assert why is not None
+    assert "SAM3DBODY_ENABLED is false" not in why.message
+    assert "pixie_model.tar is missing" in why.message
+    assert any("sam3d_body" in said for said in switched_on_but_not_asked.limitations())
 
 
 @pytest.mark.parametrize(

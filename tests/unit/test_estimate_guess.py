@@ -189,6 +189,53 @@ def test_an_error_that_may_be_cudas_is_not_hidden() -> None:
         chain.propose(*photos())  # type: ignore[arg-type]
 
 
+class OfOpenCv(Exception):
+    """As `cv2.error`: of no kind that Python has."""
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OfOpenCv("(-215:Assertion failed) !_src.empty()"),
+        AttributeError("no attribute"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        torch.linalg.LinAlgError("singular"),  # type: ignore[attr-defined] # for its stub
+    ],
+)
+def test_whatever_vendors_code_raises_the_next_takes_over(failure: Exception) -> None:
+    proposed = EstimatorChain((Estimates("a", failure), Estimates("b"))).propose(*photos())  # type: ignore[arg-type]
+    assert proposed.source == "b"
+    assert str(failure) in proposed.failures[0]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        torch.OutOfMemoryError("no more"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("device-side assert triggered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        OutOfMemory(),
+    ],
+)
+def test_a_full_or_lost_device_is_the_engines_to_judge(failure: Exception) -> None:
+    chain = EstimatorChain((Estimates("a", failure), Estimates("b")))
+    with pytest.raises(type(failure)):
+        chain.propose(*photos())  # type: ignore[arg-type]
+
+
+def test_a_flat_body_is_none() -> None:
+    with pytest.raises(ValueError, match="no height"):
+        BodyEstimate(
+            Topology.SMPLX, np.zeros((10_475, 3)), np.ones((10_475, 3)), 300.0, 0.5, "flat"
+        )
+
+
+def test_an_empty_order_is_named_as_the_reason() -> None:
+    assert EstimatorConfig(order=()).why_none() == "AVATAR_ESTIMATORS names none"
+
+
 def test_when_all_fail_the_prior_starts_or_the_job_fails() -> None:
     failing = Estimates("a", EstimateFailed("nothing"))
     assert EstimatorChain((failing,)).propose(*photos()).source == PRIOR  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from worker.avatar.body.free import free_body
-from worker.avatar.body.smplx import load_smplx, smplx_path
+from worker.avatar.body.smplx import load_smplx, smplx_genders
 from worker.avatar.estimate.load import PIXIE, PIXIE_WEIGHTS, SAM3D_BODY, EstimatorConfig
 from worker.avatar.observe.assets import default_models_dir, verify
 from worker.avatar.observe.sam2 import checkpoint_path
@@ -50,10 +50,10 @@ def _pose_models(models_dir: Path | None) -> str:
 def _body(smplx_dir: str | None) -> str:
     free = free_body(Gender.NEUTRAL).source
     folder = Path(smplx_dir) if smplx_dir else None
-    if folder is None or not smplx_path(folder, Gender.NEUTRAL).is_file():
+    there = smplx_genders(folder)
+    if folder is None or not there:
         where = f"; {folder} holds no SMPLX_NEUTRAL.npz" if folder else ""
         return f"{free}, CC0{where}"
-    there = [gender for gender in Gender if smplx_path(folder, gender).is_file()]
     return f"{', '.join(load_smplx(folder, gender).source for gender in there)} in {folder}"
 
 

@@ -22,6 +22,7 @@ import torch
 
 from worker.avatar.body.choice import FittedBody, load_bodies
 from worker.avatar.body.jacobian import ArticulatedShape
+from worker.avatar.body.mhr import mhr_digest
 from worker.avatar.body.model import BodyModel
 from worker.avatar.checkpoint import Checkpoints, request_key
 from worker.avatar.estimate.chain import EstimatorChain, Proposed
@@ -323,11 +324,13 @@ class Pipeline:
         return fingerprint(
             [asset.sha256 for asset in ASSETS]
             + [body.model.data.digest for body in self._bodies.values()]
+            + [mhr_digest()]
             + ([self._masks.digest] if self._masks else [])
             + [digest for each in self._chain.estimators for digest in each.digests],
             {
                 "estimators": [estimator.source for estimator in self._chain.estimators],
                 "required": self._chain.required,
+                "sam3d_use_mask": config.estimators.sam3d_use_mask,
                 "display_pose": config.display_pose,
                 "apose_arm_down_deg": config.apose_arm_down_deg,
                 "silhouette_refine": config.silhouette_refine,

@@ -10,7 +10,7 @@ import torch
 from worker.avatar.body.free import display_topology, free_body
 from worker.avatar.body.mhr import SurfaceMap, mhr_to_free, mhr_to_smplx, smplx_display
 from worker.avatar.body.model import BodyModel, DisplayMesh
-from worker.avatar.body.smplx import NUM_BETAS, load_smplx, smplx_landmarks, smplx_path
+from worker.avatar.body.smplx import NUM_BETAS, load_smplx, smplx_genders, smplx_landmarks
 from worker.avatar.measure import Measurer
 from worker.avatar.types import Gender
 
@@ -37,14 +37,16 @@ def load_bodies(smplx_dir: Path | None, device: torch.device) -> dict[Gender, Fi
         device: where they compute, in float64.
 
     Raises:
-        ModelMissing, ModelInvalid: a file is not what it should be; it is named.
+        ModelMissing: a gender's SMPL-X is there, and the neutral one is not.
+        ModelInvalid: a file is not what it should be; it is named.
     """
-    if smplx_dir is None or not smplx_path(smplx_dir, Gender.NEUTRAL).is_file():
+    there = smplx_genders(smplx_dir)
+    if smplx_dir is None or not there:
         return {gender: _free(gender, device) for gender in Gender}
     neutral = _smplx(smplx_dir, Gender.NEUTRAL, device)
     return {
         gender: _smplx(smplx_dir, gender, device)
-        if gender is not Gender.NEUTRAL and smplx_path(smplx_dir, gender).is_file()
+        if gender is not Gender.NEUTRAL and gender in there
         else neutral
         for gender in Gender
     }

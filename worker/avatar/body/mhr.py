@@ -55,6 +55,11 @@ def mhr_card() -> dict[str, Any]:
     return card
 
 
+def mhr_digest() -> str:
+    """SHA-256 of the card, which names the maps' own and holds SMPL-X's landmarks."""
+    return hashlib.sha256((DATA_DIR / CARD_NAME).read_bytes()).hexdigest()
+
+
 @cache
 def mhr_to_free() -> SurfaceMap:
     """The free body's vertices, by our own registration.

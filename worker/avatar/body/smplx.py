@@ -20,7 +20,7 @@ from worker.avatar.body.model import BodyData
 from worker.avatar.measure import Landmarks
 from worker.avatar.measure.landmarks import from_mapping
 from worker.avatar.types import Gender
-from worker.errors import ModelInvalid
+from worker.errors import ModelInvalid, ModelMissing
 
 VERTICES: Final = 10_475
 FACES: Final = 20_908
@@ -38,6 +38,23 @@ _SIDES: Final = (
 def smplx_path(folder: Path, gender: Gender) -> Path:
     """Where SMPLX_MODEL_DIR holds a gender's body."""
     return folder / f"SMPLX_{gender.name}.npz"
+
+
+def smplx_genders(folder: Path | None) -> tuple[Gender, ...]:
+    """Which bodies SMPLX_MODEL_DIR holds; none: the free body is meant.
+
+    Raises:
+        ModelMissing: it holds a gendered body and not the neutral one.  To fit the free body then
+            would be less than the operator set up, without a word.
+    """
+    there = tuple(g for g in Gender if folder is not None and smplx_path(folder, g).is_file())
+    if folder is None or not there or Gender.NEUTRAL in there:
+        return there
+    raise ModelMissing(
+        f"{smplx_path(folder, Gender.NEUTRAL)} is missing, beside "
+        f"{smplx_path(folder, there[0]).name}.",
+        advice="Bring SMPLX_NEUTRAL.npz too, or empty SMPLX_MODEL_DIR to fit the free body.",
+    )
 
 
 def load_smplx(folder: Path, gender: Gender) -> BodyData:

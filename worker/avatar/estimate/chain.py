@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from worker.avatar.estimate.protocol import BodyEstimate, Estimator
 from worker.avatar.types import Observation, Photo, Proposal, ViewName
-from worker.errors import EstimateFailed
+from worker.errors import AvatarError, EstimateFailed
 
 PRIOR: Final = "prior"
 """What `sources` names when no estimator proposed anything: height, weight and the keypoints."""
 
 log = logging.getLogger(__name__)
 
-_MISHAPS: Final = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
-"""What vendors' code raises on input that it cannot deal with.  A `RuntimeError` may be CUDA's and
-is for the engine to judge."""
+_OF_THE_DEVICE: Final = re.compile(
+    r"CUDA|CUBLAS|CUDNN|CUSOLVER|Accelerator|OutOfMemory|device-side|memory", re.IGNORECASE
+)
+"""In a `RuntimeError`: lost or full devices are for the engine to judge, which may have to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +77,13 @@ class EstimatorChain:
 def _ask(estimator: Estimator, photo: Photo, seen: Observation) -> BodyEstimate:
     try:
         return estimator.estimate(photo, seen)
-    except _MISHAPS as error:
+    except (AvatarError, MemoryError):
+        raise
+    except Exception as error:
+        # Vendors' code, OpenCV and TorchScript raise anything on input that they cannot deal with.
+        if isinstance(error, RuntimeError) and _OF_THE_DEVICE.search(
+            f"{type(error).__name__} {error}"
+        ):
+            raise
+        log.warning("estimator %s broke", estimator.source, exc_info=error)
         raise EstimateFailed(f"{type(error).__name__}: {error}") from error

@@ -59,7 +59,8 @@ class EstimatorConfig:
             SAM3D_BODY: "SAM3DBODY_ENABLED is false",
             PIXIE: f"{Path(self.pixie_dir or 'PIXIE_MODEL_DIR') / PIXIE_WEIGHTS} is missing",
         }
-        return "; ".join(f"{name}: {why[name]}" for name in self.order)
+        said = "; ".join(f"{name}: {why[name]}" for name in self.order)
+        return f"AVATAR_ESTIMATORS names {said or 'none'}"
 
 
 def load_estimators(config: EstimatorConfig, device: torch.device) -> EstimatorChain:

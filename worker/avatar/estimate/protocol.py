@@ -54,13 +54,15 @@ class BodyEstimate:
         """Refuse what is no body of its topology.
 
         Raises:
-            ValueError: an array has another shape or is not finite.
+            ValueError: an array has another shape or is not finite, or the body has no height.
         """
         expected = (VERTICES[self.topology], 3)
         for name in ("rest_vertices", "posed_vertices"):
             array = getattr(self, name)
             if array.shape != expected or not np.isfinite(array).all():
                 raise ValueError(f"{name} {array.shape} is no finite {expected}")
+        if not np.ptp(self.rest_vertices[:, 1]) > 0:
+            raise ValueError("rest_vertices have no height")
         for name in ("betas", "pose"):
             array = getattr(self, name)
             if array is not None and not np.isfinite(array).all():

@@ -81,7 +81,7 @@ class Sam3dBody:
         """
         weights = WeightsFile("SAM 3D Body", checkpoint, sha256)
         body = WeightsFile("MHR", mhr)
-        script, mhr_digest = read_script(body)
+        script, mhr_digest = read_script(body, device)
         state = read_state(
             weights, at=("state_dict",), or_bare=True, harmless=sam3d_code.config_classes()
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -97,8 +98,11 @@ class SmplAnthropometry:
         measurer.joint2ind = code.SMPLX_JOINT2IND
         try:
             measurer.measure(list(definitions.possible_measurements))
-        except (IndexError, ValueError, RuntimeError) as error:
-            raise FitFailed(f"SMPL-Anthropometry cannot measure this body: {error}") from error
+        except Exception as error:
+            # Of trimesh, scipy and its own; a job does not fail for a second opinion.
+            raise FitFailed(
+                f"SMPL-Anthropometry cannot measure this body: {type(error).__name__}: {error}"
+            ) from error
         return {name: float(value) for name, value in measurer.measurements.items()}
 
     def report(self, body: SkinnedBody, vertices: Float64Array) -> dict[str, Any]:
@@ -108,4 +112,6 @@ class SmplAnthropometry:
             found = self.measure(vertices, joints, np.asarray(body.faces, dtype=np.int64))
         except FitFailed as error:
             return {"name": self.source, "failure": error.message}
-        return {"name": self.source, "cm": {name: round(cm, 1) for name, cm in found.items()}}
+        # JSON has no word for a length that is not a number.
+        told = {name: round(cm, 1) for name, cm in found.items() if math.isfinite(cm)}
+        return {"name": self.source, "cm": told}

@@ -120,11 +120,18 @@ def _contents(loaded: Any) -> str:
     return names + (" …" if len(loaded) > _NAMED else "")
 
 
-def read_script(file: WeightsFile) -> tuple[torch.jit.ScriptModule, str]:
-    """Read a TorchScript onto the CPU, and its SHA-256.
+def read_script(
+    file: WeightsFile, device: torch.device | None = None
+) -> tuple[torch.jit.ScriptModule, str]:
+    """Read a TorchScript, and its SHA-256.
 
     A TorchScript is a program, in a language of torch's own that reaches neither files nor the
     network; it is parsed, and nothing of it runs before it is called.
+
+    Args:
+        file: what to read.
+        device: where it will run; None: the CPU.  A later `.to` moves a script's parameters and
+            buffers, but leaves the constants that its code names where they were read to.
 
     Raises:
         ModelMissing: there is no such file.
@@ -135,7 +142,7 @@ def read_script(file: WeightsFile) -> tuple[torch.jit.ScriptModule, str]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch would rather have another format
-                script = torch.jit.load(opened, map_location="cpu")  # type: ignore[no-untyped-call] # torch has no type for it
+                script = torch.jit.load(opened, map_location=device or "cpu")  # type: ignore[no-untyped-call] # torch has no type for it
                 return script, digest
         except Exception as error:
             # As above: bytes of unknown origin can make a reader raise anything.

@@ -15,7 +15,7 @@ import torch
 from tests.vendor import fabricate_sam3d
 from tests.vendor.conftest import checkout
 from worker.avatar.body.mhr import MHR_VERTICES
-from worker.avatar.estimate import Topology
+from worker.avatar.estimate import Topology, sam3d_code
 from worker.avatar.estimate.sam3d_body import Sam3dBody
 from worker.avatar.types import Observation, Photo
 from worker.errors import EstimateFailed, ModelInvalid, ModelMissing
@@ -93,6 +93,26 @@ def test_the_mask_is_used_when_it_is_asked_for(
     blind = load(sam3d_files, codes, use_mask=False)
     first, second = blind.estimate(front, seen), blind.estimate(front, emptied)
     np.testing.assert_array_equal(first.posed_vertices, second.posed_vertices)
+
+
+def test_its_backbone_in_bfloat16_as_on_cuda_gives_nearly_the_same_body(
+    sam3d: Sam3dBody,
+    sam3d_files: Path,
+    codes: tuple[Path, Path, Path],
+    front: Photo,
+    seen: Observation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = sam3d_code.read_config
+    monkeypatch.setattr(sam3d_code, "read_config", lambda *a, **_: read(*a, bfloat16=True))
+    halved = load(sam3d_files, codes)
+    assert halved.network.backbone_dtype is torch.bfloat16
+    kinds = {parameter.dtype for parameter in halved.network.backbone.parameters()}
+    assert torch.bfloat16 in kinds
+    half, full = halved.estimate(front, seen), sam3d.estimate(front, seen)
+    # Eight bits of precision, through a network of random weights.
+    np.testing.assert_allclose(half.rest_vertices, full.rest_vertices, atol=0.05)
+    assert not np.array_equal(half.rest_vertices, full.rest_vertices)
 
 
 def test_an_empty_box_is_no_person(sam3d: Sam3dBody, front: Photo, seen: Observation) -> None:

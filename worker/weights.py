@@ -150,9 +150,10 @@ def describe(progress: Progress | None) -> str:
 
 def weights_in_use(settings: Settings) -> tuple[str, ...]:
     """Name the sources whose files something that is enabled cannot do without."""
-    if settings.pipeline.require_real_avatar:
+    enabled = licensed_enabled(settings)
+    if settings.pipeline.require_real_avatar and not enabled:
         return settings.sync.sources
-    if not settings.models.sam3d_enabled:
+    if "sam3d_body" not in enabled:
         return ()
     return ("sam3d", "sam2") if settings.models.sam3d_use_mask else ("sam3d",)
 

@@ -14,7 +14,7 @@ from worker.engine.messages import EngineConfig, EstimatorsConfig
 from worker.engine_config import engine_config, licensed_enabled
 from worker.errors import SettingsError
 from worker.settings import Settings
-from worker.weights import refusal
+from worker.weights import refusal, weights_in_use
 
 SERVICES = {
     "REDIS_URL": "redis://127.0.0.1:1",
@@ -76,6 +76,15 @@ def test_nothing_is_refused_once_a_licensed_estimator_is_enabled(tmp_path: Path)
     assert licensed_enabled(required) == ("pixie",)
     assert refusal(required) is None
     assert refusal(settings(tmp_path / "other", SAM3DBODY_ENABLED="true")) is None
+
+
+def test_a_set_up_with_one_estimator_does_not_lack_what_the_other_needs(tmp_path: Path) -> None:
+    required = {"REQUIRE_REAL_AVATAR": "true"}
+    assert weights_in_use(settings(tmp_path, **required)) == ("smplx", "pixie", "sam3d", "sam2")
+    free_of_mpi = settings(tmp_path, SAM3DBODY_ENABLED="true", **required)
+    assert weights_in_use(free_of_mpi) == ("sam3d", "sam2")
+    not_asked = settings(tmp_path, SAM3DBODY_ENABLED="true", AVATAR_ESTIMATORS="pixie")
+    assert weights_in_use(not_asked) == ()
 
 
 def test_the_reason_for_a_refusal_is_of_the_declared_order(

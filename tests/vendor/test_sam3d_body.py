@@ -101,6 +101,7 @@ def test_its_backbone_in_bfloat16_as_on_cuda_gives_nearly_the_same_body(
     codes: tuple[Path, Path, Path],
     front: Photo,
     seen: Observation,
+    *,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read = sam3d_code.read_config

@@ -134,6 +134,11 @@ publish-models: $(DEMO_STAMP) ## fill the private bucket from SRC=folder, and wr
 .PHONY: bench
 bench: setup $(DEV_STAMP) $(RECIPE_STAMP) $(NODE_STAMP) ## accuracy and speed on synthetic cases of known truth
 	@test -f build/cases/test/baselines.json || $(VENV)-recipe/bin/python -m recipes.cases.generate --out build/cases --split test
+	@# Rendered photos: four seconds a person, once.
+	@for set in everyday:20 tight:20 loose:10 underwear:10; do \
+	  whole=build/cases/.test-photos-$${set%:*}-whole; test -f $$whole || { \
+	  $(VENV)-recipe/bin/python -m recipes.cases.generate --out build/cases --split test --photos \
+	    --wear $${set%:*} --count $${set#*:} && touch $$whole; }; done
 	@$(BIN)/avatar-worker bench $(ARGS)
 
 .PHONY: recipe

@@ -133,6 +133,7 @@ MESSAGES = [
             files=("avatar.glb",),
             inspection_files=frozenset({"m.png"}),
             measurements_cm={"chestCm": 1.5},
+            measurement_intervals_cm={"chestCm": (1.0, 2.0)},
             confidence="low",
             warnings=("w",),
             view_iou={"front": 0.9},
@@ -141,8 +142,9 @@ MESSAGES = [
         ),
         (
             b'{"kind":"built","files":["avatar.glb"],"inspection_files":["m.png"],'
-            b'"measurements_cm":{"chestCm":1.5},"confidence":"low","warnings":["w"],'
-            b'"view_iou":{"front":0.9},"stage_seconds":{"fit":1.0},"sources":{"body":"free"}}\n'
+            b'"measurements_cm":{"chestCm":1.5},"measurement_intervals_cm":{"chestCm":[1.0,2.0]},'
+            b'"confidence":"low","warnings":["w"],"view_iou":{"front":0.9},'
+            b'"stage_seconds":{"fit":1.0},"sources":{"body":"free"}}\n'
         ),
     ),
     (

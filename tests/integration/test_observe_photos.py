@@ -145,10 +145,10 @@ def test_mirrored_the_sides_change(observer: Observer, man: Observation) -> None
             continue
         other = name.replace("left", "LEFT").replace("right", "left").replace("LEFT", "right")
         x, y, _ = at(mirrored, other)
-        assert np.hypot(1013 - x - at(man, name)[0], y - at(man, name)[1]) < 30, name
+        assert np.hypot(1013 - x - at(man, name)[0], y - at(man, name)[1]) < 0.5, name
     overlap = (mirrored.mask[:, ::-1] > 0.5) & (man.mask > 0.5)
     union = (mirrored.mask[:, ::-1] > 0.5) | (man.mask > 0.5)
-    assert overlap.sum() / union.sum() > 0.97
+    assert overlap.sum() / union.sum() > 0.999
 
 
 @pytest.mark.parametrize("change", ["jpeg", "half", "dim", "wide", "tilted"])

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from worker.avatar.observe.detector import Detection, anchor_centers, body_square, iou, merge
-from worker.avatar.observe.landmarks import refine
+from worker.avatar.observe.landmarks import Sight, mirror, refine
+from worker.avatar.observe.mirrored import BothWays
 from worker.avatar.observe.roi import Frame, Roi
 
 
@@ -156,3 +157,37 @@ def test_landmarks_move_to_the_centre_of_a_sure_heat_map_only() -> None:
     assert moved[0] == pytest.approx([41, 31], abs=1e-2)
     assert moved[1] == pytest.approx([40.2, 30.2])
     assert moved[2] == pytest.approx([200, 30])
+
+
+def test_a_square_of_the_mirror_image_is_the_mirror_image_of_the_square() -> None:
+    rng = np.random.default_rng(5)
+    photo = BothWays.of(Image.fromarray(rng.integers(0, 255, (333, 251, 3), dtype=np.uint8)))
+    roi = Roi(120.3, 160.0, 140.0, 0.2)
+    straight, turned = photo.crops(roi, 64, outside="edge")
+    again, first = BothWays(photo.mirrored, photo.image).crops(
+        roi.mirrored(photo.width), 64, outside="edge"
+    )
+    np.testing.assert_array_equal(straight, first)
+    np.testing.assert_array_equal(turned, again)
+    # Shrinking begins at another pixel, so that of single pixels of noise the same is not left.
+    smooth = BothWays.of(dots(251, 333, [(90, 140), (150, 190)], 9.0))
+    straight, turned = smooth.crops(roi, 64, outside="edge")
+    np.testing.assert_allclose(turned[:, ::-1], straight, atol=0.05)
+
+
+def test_what_is_seen_in_the_mirror_is_the_other_side_and_twice_is_the_same() -> None:
+    rng = np.random.default_rng(9)
+    seen = Sight(
+        flag=np.ones(1, dtype=np.float32),
+        values=rng.random((39, 5)).astype(np.float32),
+        unit=rng.random((39, 2)).astype(np.float32),
+        mask=rng.random((256, 256)).astype(np.float32),
+        world=rng.random((39, 3)).astype(np.float32),
+    )
+    once, twice = mirror(seen), mirror(mirror(seen))
+    for left, right in ((2, 5), (7, 8), (9, 10), (11, 12), (27, 28), (31, 32)):
+        assert once.unit[left, 0] == 1.0 - seen.unit[right, 0]
+        assert once.values[left, 3] == seen.values[right, 3]
+    assert once.unit[0, 1] == seen.unit[0, 1]
+    for before, after in zip(seen, twice, strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-6)

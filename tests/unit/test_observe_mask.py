@@ -28,6 +28,14 @@ def test_the_guided_filter_pulls_a_coarse_edge_onto_the_photos_edge() -> None:
     assert wrong_after < 0.15 * wrong_before
 
 
+def test_the_guided_filter_does_not_know_left_from_right() -> None:
+    rng = np.random.default_rng(4)
+    guide = rng.integers(0, 255, (60, 93, 3)).astype(np.uint8)
+    values = rng.random((60, 93)).astype(np.float32)
+    turned = guided_filter(guide[::-1, ::-1].copy(), values[::-1, ::-1].copy(), 6)
+    np.testing.assert_allclose(turned[::-1, ::-1], guided_filter(guide, values, 6), atol=1e-4)
+
+
 def test_on_an_even_photo_the_guided_filter_only_smooths() -> None:
     guide = np.full((120, 120, 3), 128, dtype=np.uint8)
     values = np.zeros((120, 120), dtype=np.float32)

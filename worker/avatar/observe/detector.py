@@ -38,6 +38,13 @@ class Detection:
         """Middle of the box, (2,)."""
         return np.asarray((self.box[:2] + self.box[2:]) / 2, dtype=np.float32)
 
+    def mirrored(self, width: int) -> Detection:
+        """Return the same find in the mirror image of a photo `width` pixels wide."""
+        box, points = self.box[[2, 1, 0, 3]], self.points.copy()
+        box[[0, 2]] = width - box[[0, 2]]
+        points[:, 0] = width - points[:, 0]
+        return Detection(self.score, box, points)
+
     @property
     def size_px(self) -> float:
         """Mean of the box's width and height."""

@@ -17,6 +17,10 @@ Measured, with distances between outlines of more than 10 px counted as 10:
   and the floor between two shoes;
 - the standing man of the test photos, 1170 px high, against an independent matting network:
   BlazePose alone 0.943 and 2.7 px, with both 0.969 and 1.7 px (median 0.5 px).
+
+Since then the segmenter looks at the mirror image, too, and the filter's guide stands where its
+pixels do: on ten rendered photographs of dressed people the outline came from 1.18 to 1.12 px near
+the true one (person 820 px high), and what was 0.7 px from its mirror image is 0.01 px from it.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from scipy import ndimage
 
 from worker.avatar.observe.landmarks import Landmarks
 from worker.avatar.observe.litert import LiteModel
+from worker.avatar.observe.mirrored import BothWays
 from worker.avatar.observe.roi import Frame, Roi
 from worker.avatar.types import BoolArray, ByteArray, Float32Array
 
@@ -51,22 +56,22 @@ class MaskRefiner:
     def __init__(self, segmenter_path: Path, *, threads: int) -> None:
         self._segmenter = LiteModel(segmenter_path, threads=threads)
 
-    def refine(self, image: Image.Image, person: Landmarks) -> Float32Array:
+    def refine(self, photo: BothWays, person: Landmarks) -> Float32Array:
         """Return the (H, W) probability that a pixel shows the person."""
-        photo = Frame(0, 0, image.width, image.height)
-        coarse = person.roi.uncrop(person.mask, photo)
+        whole = Frame(0, 0, photo.width, photo.height)
+        coarse = person.roi.uncrop(person.mask, whole)
         box = box_of(coarse > _INSIDE)
         if box is None:
             return coarse
         height_px = float(box[3] - box[1])
-        near = _with_margin(box, int(0.08 * height_px) + 8, photo)
-        here = near.rows_columns(photo)
+        near = _with_margin(box, int(0.08 * height_px) + 8, whole)
+        here = near.rows_columns(whole)
         first = coarse[here]
         body = first > _INSIDE
-        finer = [self._segment(image, near, body, part * height_px) for part in _WINDOW_HEIGHTS]
+        finer = [self._segment(photo, near, body, part * height_px) for part in _WINDOW_HEIGHTS]
         band = edge_band(body, _BAND * height_px)
         fused = first + band * (np.mean([first, *finer], axis=0) - first)
-        guide = np.asarray(image.crop((near.x0, near.y0, near.x1, near.y1)), dtype=np.uint8)
+        guide = np.asarray(photo.image.crop((near.x0, near.y0, near.x1, near.y1)), dtype=np.uint8)
         sharp = guided_filter(guide, fused, max(2, round(_GUIDE_RADIUS * height_px)))
         refined = np.zeros_like(coarse)
         refined[here] = (first + band * (sharp - first)).clip(0.0, 1.0)
@@ -74,7 +79,7 @@ class MaskRefiner:
         return refined
 
     def _segment(
-        self, image: Image.Image, near: Frame, body: BoolArray, side_px: float
+        self, photo: BothWays, near: Frame, body: BoolArray, side_px: float
     ) -> Float32Array:
         """Average the segmenter's opinion over squares along the body, trusting their middle."""
         side = self._segmenter.input_side_px
@@ -83,10 +88,11 @@ class MaskRefiner:
         total = np.zeros(body.shape, dtype=np.float32)
         weights = np.zeros_like(total)
         for window in _windows_along(body, near, side_px):
-            picture = window.crop(image, side, outside="edge").astype(np.float32) / 255.0
-            (opinion,) = self._segmenter.run(picture)
+            crops = photo.crops(window, side, outside="edge")
+            straight, turned = (self._segmenter.run(crop)[0][..., 0] for crop in crops)
+            mean = (straight + turned[:, ::-1]) / 2
             part = window.frame(near)
-            total[part.rows_columns(near)] += window.uncrop(opinion[..., 0] * weight, part)
+            total[part.rows_columns(near)] += window.uncrop(mean * weight, part)
             weights[part.rows_columns(near)] += window.uncrop(weight, part)
         return np.asarray(total / np.maximum(weights, 1e-3), dtype=np.float32)
 
@@ -100,8 +106,10 @@ def guided_filter(guide: ByteArray, values: Float32Array, radius_px: int) -> Flo
         radius_px: of the square neighbourhoods.
     """
     step = _GUIDE_SUBSAMPLING
-    small = guide[::step, ::step].astype(np.float32) / 255.0
-    target = values[::step, ::step].astype(np.float32)
+    # Means of whole cells: every third pixel would stand a pixel left of and above its cell.
+    cells = tuple(max(1, round(size / step)) for size in values.shape)
+    small = _shrunk_to(guide, cells) / 255.0
+    target = _shrunk_to(values.astype(np.float32), cells)
     size = 2 * max(1, round(radius_px / step)) + 1
 
     def mean(array: NDArray[np.floating]) -> Float32Array:
@@ -134,6 +142,11 @@ def box_of(region: BoolArray) -> Float32Array | None:
         return None
     edges = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     return np.array(edges, dtype=np.float32)
+
+
+def _shrunk_to(picture: ByteArray | Float32Array, shape: tuple[int, ...]) -> Float32Array:
+    smaller = Image.fromarray(picture).resize((shape[1], shape[0]), Image.Resampling.BOX)
+    return np.array(smaller, dtype=np.float32)
 
 
 def _enlarged(values: Float32Array, shape: tuple[int, ...]) -> Float32Array:

@@ -14,6 +14,7 @@ from worker.avatar.observe.detector import Detector
 from worker.avatar.observe.keypoints import to_keypoints
 from worker.avatar.observe.landmarks import LandmarkNetwork
 from worker.avatar.observe.mask import MaskRefiner, box_of
+from worker.avatar.observe.mirrored import BothWays
 from worker.avatar.observe.people import PeopleFinder
 from worker.avatar.observe.posture import Posture
 from worker.avatar.observe.skin import find_skin
@@ -61,9 +62,10 @@ class Observer:
             PhotoTooDark, BodyHidden: the outline cannot be seen.
         """
         image = Image.fromarray(photo.pixels)
-        people = self.finder.find(image)
+        both = BothWays.of(image)
+        people = self.finder.find(both)
         person = gate.choose_person(people, photo.pixels)
-        mask = self.refiner.refine(image, person)
+        mask = self.refiner.refine(both, person)
         gate.check_frame(person, mask)
         posture = Posture.of(person)
         gate.check_posture(posture, photo.view)

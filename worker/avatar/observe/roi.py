@@ -91,6 +91,10 @@ class Roi:
         side_px = max(x1 - x0, y1 - y0, 1.0) * margin
         return cls((x0 + x1) / 2, (y0 + y1) / 2, side_px)
 
+    def mirrored(self, width: int) -> Roi:
+        """Return the same square in the mirror image of a photo `width` pixels wide."""
+        return Roi(width - self.center_x, self.center_y, self.side_px, -self.angle)
+
     def to_photo(self, points: Float32Array) -> Float32Array:
         """Map (N, 2) points of the square, 0..1, to pixels of the photo."""
         basis, corner = self._basis()

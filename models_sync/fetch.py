@@ -35,7 +35,6 @@ from models_sync.work import FileInWork, Work
 TICK_S = 0.05
 TELL_EVERY_S = 0.25
 SETTLE_EVERY_S = 2.0
-WRITE_EVERY_S = 0.5
 STOP_S = 0.5
 """How long lanes have to end when we are stopped; none of them holds anything that is lost."""
 QUIET_S = 60.0
@@ -70,7 +69,10 @@ class Fetch:
         self._root, self._state = settings.local_root, state
         self._adopt, self._cancel = adopt, cancel
         self._on_progress = on_progress
-        self._files = [FileInWork(remote, Partial(self._root, remote, writer)) for remote in files]
+        self._files = [
+            FileInWork(remote, Partial(self._root, remote, writer, direct=settings.direct_io))
+            for remote in files
+        ]
         self._total_bytes = sum(remote.size for remote in files)
         self._lock = threading.Lock()
         self._lanes: set[Lane] = set()
@@ -92,9 +94,8 @@ class Fetch:
             threading.Thread(target=self._commit_all, name="commit", daemon=True)
             for _ in range(COMMITTERS)
         ]
-        writeback = threading.Thread(target=self._start_writing, name="writeback", daemon=True)
-        for thread in (*committers, writeback):
-            thread.start()
+        for committer in committers:
+            committer.start()
         try:
             for file in self._files:
                 if file.left == 0:  # empty, or whole already: nothing will land
@@ -235,13 +236,6 @@ class Fetch:
         if lane in self._lanes:
             self._lanes.remove(lane)
             self.received_bytes += lane.received
-
-    def _start_writing(self) -> None:
-        large = [file for file in self._files if file.partial.parts > 1]
-        while large and not self.stopping.wait(WRITE_EVERY_S):
-            for file in large:
-                if file.left:
-                    file.partial.start_writing()
 
     # -- whole files ----------------------------------------------------------------------------
     def _commit_all(self) -> None:

@@ -22,6 +22,7 @@ from tenacity import (
 )
 
 from models_sync.bucket import Bucket
+from models_sync.direct import aligned_buffer
 from models_sync.errors import (
     AnswerStrange,
     BucketBusy,
@@ -73,7 +74,7 @@ class Lane(threading.Thread):
     def __init__(self, boss: Boss) -> None:
         super().__init__(name="lane", daemon=True)
         self._boss = boss
-        self._buffer = bytearray()
+        self._buffer = memoryview(b"")
         self._wire = Wire(boss.bucket, boss.stall_s)
         self._shut_because: BaseException | None = None
         self._chunk_bytes = MIN_CHUNK_BYTES
@@ -109,7 +110,7 @@ class Lane(threading.Thread):
     def _carry_out(self, span: Span) -> None:
         part_size = min(span.file.partial.part_size, span.file.remote.size)
         if len(self._buffer) < part_size:
-            self._buffer = bytearray(part_size)
+            self._buffer = aligned_buffer(part_size)
         span.file.open()
         if span.local:
             self._look_on_disk(span)
@@ -127,7 +128,7 @@ class Lane(threading.Thread):
     def _look_on_disk(self, span: Span) -> None:
         for part in range(span.first, span.stop):
             self._refuse_to_go_on()
-            if span.file.partial.holds(part, memoryview(self._buffer)):
+            if span.file.partial.holds(part, self._buffer):
                 self._boss.on_landed(span.file, span.file.partial.size_of(part), local=True)
             else:
                 self._boss.work.give_back(span.file, part)
@@ -146,7 +147,7 @@ class Lane(threading.Thread):
                     digest = self._receive(answer, part_bytes)
                     self._refuse_damaged(span, digest)
                     self._refuse_to_go_on()
-                    partial.write(span.first, memoryview(self._buffer)[:part_bytes], digest)
+                    partial.write(span.first, self._buffer[:part_bytes], digest)
                     span.first += 1
                     span.gained_at, span.damaged = time.monotonic(), 0
                     self.in_part = 0
@@ -164,7 +165,7 @@ class Lane(threading.Thread):
 
     def _receive(self, answer: Range, size: int) -> bytes:
         """Receive one part into the buffer and give its digest."""
-        digest, got, view = blake3(), 0, memoryview(self._buffer)
+        digest, got, view = blake3(), 0, self._buffer
         while got < size:
             self.waits_since = since = time.monotonic()
             chunk = view[got : min(got + self._chunk_bytes, size)]

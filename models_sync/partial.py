@@ -24,11 +24,12 @@ from pathlib import Path
 from blake3 import blake3
 
 from models_sync.bucket import RemoteObject
+from models_sync.direct import open_direct, write_direct
 from models_sync.errors import PartialLost
 from models_sync.manifest import PART_BYTES, part_count
 from models_sync.names import is_own_leftover
 from models_sync.state import Identity
-from models_sync.volume import named_errors, reserve, start_writing
+from models_sync.volume import named_errors, reserve
 
 DIGEST_BYTES = 32
 _NOTHING = bytes(DIGEST_BYTES)
@@ -40,7 +41,9 @@ _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 class Partial:
     """The bytes of one file that have arrived so far.  Parts may be written from any thread."""
 
-    def __init__(self, root: Path, remote: RemoteObject, writer: str) -> None:
+    def __init__(
+        self, root: Path, remote: RemoteObject, writer: str, *, direct: bool = True
+    ) -> None:
         self.final = root / remote.path
         self.part_size = part_size(remote)
         self.parts = part_count(remote.size, self.part_size)
@@ -48,7 +51,8 @@ class Partial:
         self._version = f"{_PREFIX}{_hash(remote.path, 8)}{_hash(_version(remote), 16)}"
         self._part = self.final.with_name(f"{self._version}{writer}.part")
         self._map = self._part.with_suffix(".map")
-        self._data_descriptor = self._map_descriptor = -1
+        self._direct = direct and self.parts > 1
+        self._data_descriptor = self._direct_descriptor = self._map_descriptor = -1
 
     def adopt(self, quiet_s: float = 0.0) -> int:
         """Go on with what another writer left of this version; the bytes that it has room for.
@@ -97,6 +101,8 @@ class Partial:
             except FileNotFoundError:
                 self.final.parent.mkdir(parents=True, exist_ok=True)
                 self._data_descriptor = os.open(self._part, _OPEN, 0o644)
+            if self._direct:
+                self._direct_descriptor = open_direct(self._part)
             if self.parts > 1:
                 self._map_descriptor = os.open(self._map, _OPEN, 0o644)
 
@@ -139,19 +145,11 @@ class Partial:
         """
         offset = part * self.part_size
         with named_errors(self.final):
-            written = 0
+            written = write_direct(self._direct_descriptor, data, offset)
             while written < len(data):
                 written += os.pwrite(self._data_descriptor, data[written:], offset + written)
             if self._map_descriptor >= 0:
                 os.pwrite(self._map_descriptor, digest, part * DIGEST_BYTES)
-
-    def start_writing(self) -> None:
-        """Let the disk begin with what has landed, so that the flush at the end is short.
-
-        May wait for a busy disk, so lanes do not call it.
-        """
-        if (descriptor := self._data_descriptor) >= 0:
-            start_writing(descriptor)
 
     def digest(self, algorithm: str) -> str:
         """The hash of the whole file, read back: for what only a whole can be held against."""
@@ -186,10 +184,10 @@ class Partial:
 
     def close(self) -> None:
         """Let go of the files; what has landed can be gone on with."""
-        for descriptor in (self._data_descriptor, self._map_descriptor):
+        for descriptor in (self._data_descriptor, self._direct_descriptor, self._map_descriptor):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._data_descriptor = self._map_descriptor = -1
+        self._data_descriptor = self._direct_descriptor = self._map_descriptor = -1
 
     def discard(self) -> None:
         """Remove the files."""

@@ -138,6 +138,9 @@ class SyncSettings(VolumeSettings):
     stall_s: float = Field(
         30.0, gt=0, description="a connection that brings nothing for so long is given up"
     )
+    direct_io: bool = Field(
+        True, description="write large files past the page cache, where the volume takes it"
+    )
     patience_s: float = Field(
         60.0, gt=0, description="a range of bytes is tried again for so long before the pull fails"
     )

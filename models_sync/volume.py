@@ -18,8 +18,6 @@ from models_sync.names import is_own_leftover
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_START_WRITING = 2
-"""SYNC_FILE_RANGE_WRITE of linux/fs.h: begin to write dirty pages, wait for nothing."""
 
 
 def reserve(descriptor: int, size: int) -> bool:
@@ -47,12 +45,6 @@ def reserve(descriptor: int, size: int) -> bool:
         os.ftruncate(descriptor, size)
         return False
     return True
-
-
-def start_writing(descriptor: int) -> None:
-    """Let the disk begin with all of a file that is in memory only; waits for none of it."""
-    with contextlib.suppress(AttributeError):  # not Linux: the flush takes longer
-        _LIBC.sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _START_WRITING)
 
 
 def free_bytes(folder: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import bullmq
 import pytest
-from bullmq.custom_errors import UnrecoverableError, WaitingChildrenError
+from bullmq.custom_errors import UnrecoverableError
 from bullmq.lock_manager import LockManager
 from bullmq.redis_connection import RedisConnection, loadScript
 from bullmq.scripts import Scripts, raw2NextJobData
@@ -60,11 +60,17 @@ def test_what_we_override_is_called_with_what_we_expect() -> None:
         "job",
         "failed_reason",
     ]
+    # What ours does in its place.
     source = inspect.getsource(bullmq.Worker.processJob)
-    # How a job is left alone: neither completed nor failed.
-    assert "except WaitingChildrenError:\n            return" in source
+    for done in (
+        "await job.moveToFailed(UnrecoverableError(job.deferredFailure), token)",
+        "result = await self.processor(job, token)",
+        'job.opts.get("removeOnComplete", False), token, fetchNext=False)',
+        "await job.moveToFailed(err, token)",
+    ):
+        assert done in source, done
+    assert source.count("if not self.forceClosing:") == 2
     assert "isinstance(err, UnrecoverableError)" in inspect.getsource(bullmq.Job.moveToFailed)
-    assert issubclass(WaitingChildrenError, Exception)
     assert issubclass(UnrecoverableError, Exception)
 
 
@@ -76,7 +82,6 @@ def test_the_locks_that_we_keep_are_the_ones_that_the_package_asks_for() -> None
         "self.lockManager.untrack_job(job.id)",
         "await self.lockManager.close()",
         "self.lockManager.cancel_all_jobs(",
-        "await self.scripts.moveToCompleted(",
         "self.processJob(job, job.token)",
         "job_instance = await self.moveToActive(token)",
     ):

@@ -11,16 +11,12 @@ import bullmq
 import msgpack
 import pytest
 from bullmq.redis_connection import loadScript
-from redis.exceptions import RedisError, ResponseError
 
-from tests.consuming import Doer, consuming, settings_of
+from tests.consuming import Doer, consuming
 from worker.consumer import bull
 from worker.consumer.bull import BullWorker
 from worker.consumer.cancellation import cancel_key, request_cancel
-from worker.consumer.connection import connect
-from worker.consumer.taking import Together
 from worker.consumer.worker import Consumer
-from worker.demo.stack import EmbeddedStack
 from worker.settings import QueueSettings
 
 
@@ -56,13 +52,14 @@ def after_completion(
     worker: BullWorker, monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]
 ) -> None:
     """Do something while the next job is on its way."""
-    complete = worker.scripts.moveToCompleted
+    complete = worker.scripts.complete
 
-    async def completing(*args: Any, **named: Any) -> None:
-        await complete(*args, **named)
+    async def completing(*args: Any, **named: Any) -> Any:
+        answer = await complete(*args, **named)
         do()
+        return answer
 
-    monkeypatch.setattr(worker.scripts, "moveToCompleted", completing)
+    monkeypatch.setattr(worker.scripts, "complete", completing)
 
 
 # ---------------------------------------------------------------- what it saves
@@ -224,81 +221,47 @@ async def test_a_key_that_is_no_reason_and_data_that_is_no_object_strand_no_job(
     assert {await job.getState() for job in odd} == {"completed"}
 
 
-# ---------------------------------------------------------------- together
-async def test_what_is_asked_at_one_moment_is_asked_together_and_answered_apart(
-    settings: QueueSettings,
-) -> None:
-    client = connect(settings)
-    try:
-        together = Together(client)
-        echo = client.register_script("return ARGV[1]")
-        fail = client.register_script("return redis.error_reply('NO: ' .. ARGV[1])")
-        await client.script_flush()
-        trips: list[int] = []
-        round_trip = together._round_trip
-
-        async def counting(batch: list[Any]) -> list[Any]:
-            trips.append(len(batch))
-            return await round_trip(batch)
-
-        together._round_trip = counting  # type: ignore[method-assign]  # to count
-        asked = [
-            asyncio.create_task(together.run(fail if n == 3 else echo, ["k"], [n]))
-            for n in range(6)
-        ]
-        asked.append(asyncio.create_task(together.run(echo, ["k"], ["given up"])))
-        await asyncio.sleep(0)
-        asked[-1].cancel()
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert [answer for n, answer in enumerate(answers[:6]) if n != 3] == list("01245")
-        assert isinstance(answers[3], ResponseError)
-        assert isinstance(answers[6], asyncio.CancelledError)
-        assert trips == [7]
-        assert await together.run(echo, ["k"], ["again"]) == "again"
-    finally:
-        await client.aclose()
-
-
-async def test_a_redis_that_is_gone_is_told_to_everybody_who_asked(stack: EmbeddedStack) -> None:
-    client = connect(settings_of(stack, "q", REDIS_URL="redis://127.0.0.1:1"), retries=0)
-    together = Together(client)
-    echo = client.register_script("return ARGV[1]")
-    answers = await asyncio.gather(
-        *(together.run(echo, [], [n]) for n in range(3)), return_exceptions=True
-    )
-    await client.aclose()
-    assert all(isinstance(answer, RedisError | OSError) for answer in answers)
-    assert len(answers) == 3
-
-
 # ---------------------------------------------------------------- what we reach into
 def test_the_package_completes_and_takes_as_we_expect() -> None:
     finish = loadScript("moveToFinished-14.lua")
     for said in ("ARGV[6]  fetch next?", "ARGV[8]  opts", "opts - name - worker name"):
         assert said in finish
     assert 'if (ARGV[6] == "1") then' in finish
-    worker = inspect.getsource(bullmq.Worker.processJob)
-    assert 'job.opts.get("removeOnComplete", False), token, fetchNext=False)' in worker
     assert list(inspect.signature(bullmq.Worker.nextJobFromJobData).parameters) == [
         *("self", "job_data", "job_id", "limit_until", "delay_until", "token"),
     ]
     scripts = inspect.getsource(bullmq.scripts.Scripts)
     assert 'self.commands["moveToFinished"](keys=keys, args=args)' in scripts
     assert 'self.commands["moveToActive"](keys=keys, args=args)' in scripts
-    assert "args = [job.id, timestamp, propVal, transformed_value or" in scripts
 
 
-async def test_the_completion_names_the_worker_and_keeps_the_packages_options(
-    settings: QueueSettings, jobs: bullmq.Queue, doer: Doer
+@pytest.mark.parametrize("fetch", [True, False])
+@pytest.mark.parametrize(
+    "opts",
+    [
+        {},
+        {"attempts": 4, "removeOnComplete": True},
+        {"removeOnComplete": False, "ignoreDependencyOnFailure": True},
+        {"removeOnComplete": 5, "failParentOnFailure": True},
+        {"removeOnComplete": {"age": 60, "count": 7}, "continueParentOnFailure": True},
+        {"removeDependencyOnFailure": True},
+    ],
+    ids=str,
+)
+async def test_a_completion_is_the_packages_with_the_worker_named(
+    settings: QueueSettings, doer: Doer, opts: dict[str, Any], fetch: bool
 ) -> None:
     async with consuming(settings, doer, taking=False) as consumer:
         worker = worker_of(consumer)
-        job = await add(jobs, 0)
-        job.queue = worker
-        _, args = worker.scripts.moveToFinishedArgs(
-            job, {}, "returnvalue", False, "completed", "a token", True
+        job = bullmq.Job(worker, "avatar_build", {}, opts, "7")
+        keys, args = worker.scripts.completion(job, {"é": [1]}, "a token", fetch=fetch)
+        theirs = worker.scripts.moveToCompletedArgs(
+            job, {"é": [1]}, job.opts.get("removeOnComplete", False), "a token", fetch
         )
-    options = msgpack.unpackb(args[7])
-    assert options["name"] == worker.opts["name"]
-    assert options["token"] == "a token"
-    assert options["lockDuration"] == bull.LOCK_MS
+    assert keys == theirs[0]
+    assert [arg for n, arg in enumerate(args) if n not in {1, 7}] == [
+        arg for n, arg in enumerate(theirs[1]) if n not in {1, 7}
+    ]
+    assert abs(args[1] - theirs[1][1]) < 10_000
+    named = {"name": worker.opts["name"]}
+    assert msgpack.unpackb(args[7]) == msgpack.unpackb(theirs[1][7]) | named

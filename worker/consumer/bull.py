@@ -22,8 +22,9 @@ from bullmq.custom_errors import UnrecoverableError
 from bullmq.redis_connection import RedisConnection, loadScript
 
 from worker.consumer.connection import client_name, connect
+from worker.consumer.line import Line
 from worker.consumer.locks import LockKeeper
-from worker.consumer.scripts import BullScripts
+from worker.consumer.scripts import BullScripts, LeaveAlone
 from worker.consumer.taking import CANCELLED
 from worker.contract import failure_text
 from worker.errors import AvatarError, InputError
@@ -93,12 +94,13 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         )
         self.bclient = self.blockingRedisConnection.conn
         self._client_name_set = True
+        self.line = Line(self.client.connection_pool.make_connection())
         self.scripts = BullScripts(
             settings.prefix,
             settings.queue,
             self.redisConnection,
+            self.line,
             lock_ms=self.opts["lockDuration"],
-            may_fetch=self._may_go_on,
         )
         self.lockManager = LockKeeper(
             self,
@@ -192,28 +194,12 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         job = None
         try:
             asked_at = time.monotonic()
-            job = await super().moveToActive(token)
+            answer = await self.scripts.moveToActive(token, self.opts)
+            job = self._taken(answer, token, asked_at)
         finally:
             if job is None:
                 self._give_room(token)
-        self.note_round_trip()
-        if job is not None:
-            self.lockManager.taken_at[job.id] = asked_at
         return job
-
-    def _following(self, job: bullmq.Job, token: str) -> bullmq.Job | None:
-        """Return the job that came with the completion of `job`; None when none did."""
-        asked_at, answer = self.scripts.fetched.pop(job.id, (0.0, None))
-        if answer is None:
-            return None
-        self.note_round_trip()
-        data, queue_job_id, limit_until, delay_until = answer
-        following = self.nextJobFromJobData(
-            data, queue_job_id, limit_until or 0, delay_until or 0, token
-        )
-        if following is not None:
-            self.lockManager.taken_at[following.id] = asked_at
-        return following
 
     def _give_room(self, token: str) -> None:
         self._tokens.discard(token)
@@ -266,11 +252,52 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
         self._in_hand[job.id] = over = asyncio.Event()
         try:
             self.lockManager.track_job(job.id, token, round(time.time() * 1000))
-            if job.deferredFailure and not await self._stalled_out(job):
-                return None
-            await super().processJob(job, token)
-            return self._following(job, token)
+            return await self._settle(job, token)
         finally:
             self.lockManager.untrack_job(job.id)
             del self._in_hand[job.id]
             over.set()
+
+    async def _settle(self, job: bullmq.Job, token: str) -> bullmq.Job | None:
+        """Do what the package's `processJob` does; return the job that follows."""
+        try:
+            value = await self._attempt(job, token)
+            if self.forceClosing:
+                return None
+            asked_at = time.monotonic()
+            answer = await self.scripts.complete(job, value, token, fetch=self._may_go_on())
+        except LeaveAlone:
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it fails the job
+            try:
+                if not self.forceClosing:
+                    await job.moveToFailed(error, token)
+            except Exception as trouble:  # noqa: BLE001 - then it stalls, and is taken up again
+                self.emit("error", trouble, job)
+            return None
+        return self._taken(answer, token, asked_at)
+
+    async def _attempt(self, job: bullmq.Job, token: str) -> Any:
+        if not job.deferredFailure:
+            return await self.processor(job, token)
+        if await self._stalled_out(job):
+            raise UnrecoverableError(job.deferredFailure)
+        raise LeaveAlone
+
+    def _taken(self, answer: list[Any] | None, token: str, asked_at: float) -> bullmq.Job | None:
+        """Make a job of what Redis gave when it was asked to take one, if any."""
+        self.note_round_trip()
+        if answer is None:
+            return None
+        data, queue_job_id, limit_until, delay_until = answer
+        job = self.nextJobFromJobData(data, queue_job_id, limit_until or 0, delay_until or 0, token)
+        if job is not None:
+            self.lockManager.taken_at[job.id] = asked_at
+        return job
+
+    async def close(self, force: bool = False) -> None:
+        """Close the connections; without `force`, when the jobs in hand are settled."""
+        try:
+            await super().close(force)
+        finally:
+            await self.line.close()

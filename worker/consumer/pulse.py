@@ -61,7 +61,7 @@ class Pulse:
         Raises:
             RedisError, OSError: Redis did not answer.
         """
-        return await find_cancelled(self._worker.client, *self._where, job_ids)
+        return await find_cancelled(self._worker.line, *self._where, job_ids)
 
     async def beat(self, on_error: Callable[[Exception], None]) -> None:
         """Ask until this task is cancelled; silence is logged once, and its end."""
@@ -92,7 +92,7 @@ class Pulse:
                 if job.job_id is not None and job.job_id in cancelled:
                     job.take_back(cancelled[job.job_id])
         elif self.silence_s > PULSE_S:
-            await self._worker.client.ping()
+            await self._worker.line.execute_command("PING")
         else:
             return
         self._worker.note_round_trip()

@@ -1,25 +1,27 @@
 """The bullmq package's scripts, with what Node's worker writes and the package's does not.
 
-With `bull` and `locks` the only module that reaches into the package; pinned by tests/contract.
+The two that every job needs go over a line of their own.  With `bull` and `locks` the only module
+that reaches into the package; pinned by tests/contract.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import bullmq
 import msgpack  # type: ignore[import-untyped]  # it has no types; bullmq brings it
-from bullmq.custom_errors import WaitingChildrenError
 from bullmq.redis_connection import RedisConnection, loadScript
 from bullmq.scripts import Scripts, raw2NextJobData
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from worker.consumer.line import Line
 from worker.consumer.said import said
-from worker.consumer.taking import Together, with_cancellation
+from worker.consumer.taking import with_cancellation
 from worker.observability.logs import get_logger
 
 log = get_logger("worker.consumer")
@@ -27,12 +29,13 @@ log = get_logger("worker.consumer")
 SETTLE_AGAIN_S: Final = 1.0
 """Between tries to settle a job while Redis does not answer."""
 
-LeaveAlone = WaitingChildrenError
-"""Raised by a processor whose job has been put elsewhere: BullMQ neither completes nor fails it."""
-
 T = TypeVar("T")
-_FINISH_OPTIONS: Final = 7
-"""Where moveToFinished-14.lua has its packed options: ARGV[8]."""
+_TAKEN_FROM: Final = "wait active prioritized events stalled limiter delayed paused meta pc"
+"""Keys of moveToActive-11.lua and moveToFinished-14.lua, in their order; each has others behind."""
+
+
+class LeaveAlone(Exception):
+    """Raised when a job is elsewhere, or may be: it is neither completed nor failed."""
 
 
 class BullScripts(Scripts):  # type: ignore[misc]  # the package has no types
@@ -46,11 +49,8 @@ class BullScripts(Scripts):  # type: ignore[misc]  # the package has no types
         prefix: BullMQ's prefix.
         queue: the queue's name.
         connection: the package's.
+        line: to the same Redis.
         lock_ms: how long a lock lasts.
-        may_fetch: whether the next job may be taken with the completion of one.
-
-    Attributes:
-        fetched: by the job that was completed: when the next one was asked for, and the answer.
     """
 
     def __init__(
@@ -58,47 +58,73 @@ class BullScripts(Scripts):  # type: ignore[misc]  # the package has no types
         prefix: str,
         queue: str,
         connection: RedisConnection,
+        line: Line,
         *,
         lock_ms: int,
-        may_fetch: Callable[[], bool],
     ) -> None:
         super().__init__(prefix, queue, connection)
         take, finish = (
             connection.conn.register_script(with_cancellation(loadScript(name), prefix, queue))
             for name in ("moveToActive-11.lua", "moveToFinished-14.lua")
         )
-        together = Together(connection.conn)
         self.commands = connection.commands | {
-            "moveToActive": take,
-            "moveToFinished": lambda keys, args: together.run(finish, keys, args),
+            "moveToActive": lambda keys, args: line.run(take, keys, args),
+            "moveToFinished": lambda keys, args: line.run(finish, keys, args),
         }
         self._lock_s = lock_ms / 1000.0
-        self._may_fetch = may_fetch
-        self.fetched: dict[str, tuple[float, list[Any] | None]] = {}
+        self._taken_from = self.getKeys(_TAKEN_FROM.split())
+        self._completed_to = [self.toKey(n) for n in ("completed", "metrics:completed", "marker")]
 
-    async def moveToCompleted(  # noqa: N802 - the package's name
-        self, job: bullmq.Job, value: Any, remove: Any, token: str, **_: Any
-    ) -> None:
-        """Complete a job and, when there is room, take the next in the same step, as Node does."""
-        fetch = self._may_fetch()
-        asked_at = time.monotonic()
-        keys, args = self.moveToCompletedArgs(job, value, remove, token, fetch)
-        answer = await self.moveToFinished(job.id, keys, args)
-        if fetch:
-            self.fetched[job.id] = asked_at, answer
+    async def complete(
+        self, job: bullmq.Job, value: Any, token: str, *, fetch: bool
+    ) -> list[Any] | None:
+        """Complete a job and, with `fetch`, take the next in the same step, as Node does.
 
-    def moveToFinishedArgs(  # noqa: N802 - same
-        self, job: bullmq.Job, *more: Any, **named: Any
+        Returns:
+            What `moveToActive` returns; None without `fetch`.
+
+        Raises:
+            LeaveAlone: it could not be written.
+            TypeError, ValueError: `value` is not JSON; nothing was written.
+        """
+        keys, args = self.completion(job, value, token, fetch=fetch)
+        answer: list[Any] | None = await self.moveToFinished(job.id, keys, args)
+        return answer if fetch else None
+
+    def completion(
+        self, job: bullmq.Job, value: Any, token: str, *, fetch: bool
     ) -> tuple[list[str], list[Any]]:
-        """Give the worker's name, for the job that may be taken in the same step."""
-        keys, args = super().moveToFinishedArgs(job, *more, **named)
-        options = msgpack.unpackb(args[_FINISH_OPTIONS]) | {"name": job.queue.opts["name"]}
-        args[_FINISH_OPTIONS] = msgpack.packb(options)
+        """Return what `moveToCompletedArgs` does, with the worker's name for the next job."""
+        options = {
+            "token": token,
+            "keepJobs": _kept(job.opts.get("removeOnComplete")),
+            "limiter": None,
+            "lockDuration": job.queue.opts["lockDuration"],
+            "attempts": job.attempts,
+            "attemptsMade": job.attemptsMade,
+            "maxMetricsSize": "",
+            "fpof": job.opts.get("failParentOnFailure", False),
+            "cpof": job.opts.get("continueParentOnFailure", False),
+            "idof": job.opts.get("ignoreDependencyOnFailure", False),
+            "rdof": job.opts.get("removeDependencyOnFailure", False),
+            "name": job.queue.opts["name"],
+        }
+        completed, metrics, marker = self._completed_to
+        keys = [*self._taken_from, completed, f"{self.keys['']}{job.id}", metrics, marker]
+        args = [
+            job.id,
+            round(time.time() * 1000),
+            "returnvalue",
+            json.dumps(value, separators=(",", ":"), allow_nan=False),
+            "completed",
+            "1" if fetch else "",
+            self.keys[""],
+            msgpack.packb(options),
+        ]
         return keys, args
 
     async def moveToActive(self, token: str, opts: dict[str, Any]) -> list[Any] | None:  # noqa: N802 - the package's name
         """Take the next job as Node's worker does: with its name, which becomes `processedBy`."""
-        names = "wait active prioritized events stalled limiter delayed paused meta pc marker"
         fields = {
             "token": token,
             "lockDuration": opts["lockDuration"],
@@ -106,7 +132,7 @@ class BullScripts(Scripts):  # type: ignore[misc]  # the package has no types
             "name": opts["name"],
         }
         raw = await self.commands["moveToActive"](
-            keys=self.getKeys(names.split()),
+            keys=[*self._taken_from, self.keys["marker"]],
             args=[self.keys[""], round(time.time() * 1000), msgpack.packb(fields)],
         )
         found: list[Any] | None = raw2NextJobData(raw)
@@ -153,3 +179,12 @@ class BullScripts(Scripts):  # type: ignore[misc]  # the package has no types
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(SETTLE_AGAIN_S)
+
+
+def _kept(remove: Any) -> dict[str, Any]:
+    """Read `removeOnComplete` as the package does."""
+    if isinstance(remove, dict):
+        return remove
+    if isinstance(remove, int) and not isinstance(remove, bool):
+        return {"count": remove}
+    return {"count": 0 if remove else -1}

@@ -18,8 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import bullmq
@@ -165,7 +164,7 @@ class Consumer:
         """What BullMQ calls.  Never lets a CancelledError out: it would end the run loop."""
         settle_retry_policy(job, self._settings.max_retries)
         running = RunningJob(claimed_job_id(job.data))
-        delivery = replace(self._delivery(job), commit=running.commit)
+        delivery = self._delivery(job, commit=running.commit)
         if job.cancelled is not None:
             running.taken_back = cancelled(job.cancelled)
         running.work = asyncio.create_task(self._work(delivery, running), name=f"job {job.id}")
@@ -233,7 +232,7 @@ class Consumer:
             log.warning(event, queue_job_id=job.id, why=said(error))
 
     # ------------------------------------------------------------ what others are told
-    def _delivery(self, job: bullmq.Job) -> Delivery:
+    def _delivery(self, job: bullmq.Job, *, commit: Callable[[], None] = lambda: None) -> Delivery:
         async def quietly(telling: Awaitable[object], event: str) -> None:
             try:
                 await telling
@@ -250,6 +249,7 @@ class Consumer:
             queue_wait_s=max(0.0, time.time() - job.timestamp / 1000.0),
             progress=lambda percent: quietly(job.updateProgress(percent), "progress.not_noted"),
             note=lambda text: quietly(job.log(text), "note.not_noted"),
+            commit=commit,
             trace=trace if isinstance(trace, str) else None,
         )
 

@@ -103,7 +103,7 @@ class _Wire(asyncio.BufferedProtocol):
         self._watch: asyncio.TimerHandle | None = None
         self._received = bytearray(_BUFFER_BYTES)
         # Bytes that are no text must not cost those their answers who have asked behind them.
-        self._reader = hiredis.Reader(
+        self._reader: Any = hiredis.Reader(  # Any: its hints know of no buffer to read from
             protocolError=InvalidResponse,
             replyError=DefaultParser.parse_error,
             encoding="utf-8",

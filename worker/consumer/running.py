@@ -40,11 +40,27 @@ class RunningJob:
         """Note that the job can no longer be taken back: its result is about to be visible."""
         self._is_committed = True
 
+    async def over(self) -> None:
+        """Wait until the work has ended; its error stays in it, and nothing is raised.
+
+        When whoever waits is cancelled, so is the work, because this worker stops.
+        """
+        try:
+            # Not `asyncio.wait`: that is one turn of the event loop more for every job.
+            await self.work
+        except asyncio.CancelledError:
+            waiting = asyncio.current_task()
+            if waiting is not None and waiting.cancelling() and self._is_better(Why.STOPPING):
+                self.why = Why.STOPPING
+        except Exception:  # noqa: BLE001, S110 - it is read where the job is settled
+            pass
+
+    def _is_better(self, why: Why) -> bool:
+        return self.why is None or self.why.value < why.value
+
     def abort(self, why: Why) -> bool:
         """Cancel the work; whether it was not over, and not aborted for as good a reason, yet."""
-        if self.why is not None and self.why.value >= why.value:
-            return False
-        if not tasks.cancel(self.work):
+        if not self._is_better(why) or not tasks.cancel(self.work):
             return False
         self.why = why
         return True

@@ -172,11 +172,7 @@ class Consumer:
         try:
             if self._stopping:
                 running.abort(Why.STOPPING)
-            try:
-                await asyncio.wait({running.work})
-            except asyncio.CancelledError:
-                running.abort(Why.STOPPING)
-                await asyncio.wait({running.work})
+            await running.over()
             return await self._settle(job, token, delivery, running)
         finally:
             del self._jobs[job.id]

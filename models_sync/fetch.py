@@ -7,6 +7,7 @@ nothing, tells how far it is, and writes the state, last.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -278,8 +279,8 @@ class Fetch:
             return
         kept = []
         with named_errors(self._root):
-            for folder in {file.partial.final.parent for file, _ in done}:
-                flush_folder(folder)
+            for folder in {os.path.dirname(file.remote.path) for file, _ in done}:  # noqa: PTH120 - of thousands
+                flush_folder(self._root / folder)
             for file, identity in done:
                 if self._note(file, identity):
                     kept.append(file.remote.path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from blake3 import blake3
@@ -77,6 +76,14 @@ class Lane(threading.Thread):
         self._buffer = memoryview(b"")
         self._wire = Wire(boss.bucket, boss.stall_s)
         self._shut_because: BaseException | None = None
+        self._span: Span
+        self._attempts = Retrying(
+            retry=retry_if_exception(self._is_worth_another),
+            wait=wait_random_exponential(multiplier=0.25, max=5),
+            stop=self._gives_up,
+            sleep=sleep_using_event(boss.stopping),
+            reraise=True,
+        )
         self._chunk_bytes = MIN_CHUNK_BYTES
         self.received = 0
         """Bytes that came over the network."""
@@ -99,6 +106,7 @@ class Lane(threading.Thread):
         except BaseException as raised:  # noqa: BLE001  # handed to the thread that waits for us
             error = raised
         self._wire.close()
+        self._buffer = memoryview(b"")  # now, and not when the cycle that a lane is in is found
         self._boss.on_end(self, error)
 
     def shut(self, because: BaseException) -> None:
@@ -115,13 +123,8 @@ class Lane(threading.Thread):
         if span.local:
             self._look_on_disk(span)
             return
-        for attempt in Retrying(
-            retry=retry_if_exception(lambda error: self._is_worth_another(error, span)),
-            wait=wait_random_exponential(multiplier=0.25, max=5),
-            stop=self._give_up_on(span),
-            sleep=sleep_using_event(self._boss.stopping),
-            reraise=True,
-        ):
+        self._span = span
+        for attempt in self._attempts:
             with attempt:
                 self._fetch(span)
 
@@ -204,11 +207,10 @@ class Lane(threading.Thread):
             raise Interrupted from cause
 
     # -- trying again ---------------------------------------------------------------------------
-    @staticmethod
-    def _is_worth_another(error: BaseException, span: Span) -> bool:
+    def _is_worth_another(self, error: BaseException) -> bool:
         if type(error) is ObjectDamaged:
-            return span.damaged < MAX_DAMAGED
+            return self._span.damaged < MAX_DAMAGED
         return isinstance(error, BucketUnreachable) and not isinstance(error, AnswerStrange)
 
-    def _give_up_on(self, span: Span) -> Callable[[RetryCallState], bool]:
-        return lambda _: time.monotonic() - span.gained_at > self._boss.patience_s
+    def _gives_up(self, _: RetryCallState) -> bool:
+        return time.monotonic() - self._span.gained_at > self._boss.patience_s

@@ -108,6 +108,8 @@ class Partial:
 
     def landed(self) -> list[int]:
         """Parts that an earlier attempt says have landed; each is to be hashed before use."""
+        if self.parts <= 1:
+            return []  # there is no map
         try:
             descriptor = os.open(self._map, os.O_RDONLY | os.O_NOFOLLOW)
             with os.fdopen(descriptor, "rb") as file:

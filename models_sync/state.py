@@ -34,7 +34,7 @@ class Identity:
     inode: int
 
     @classmethod
-    def of(cls, file: Path | int) -> Self:
+    def of(cls, file: Path | str | int) -> Self:
         """Of what lies at a path, behind a link too, or of an open file.
 
         Raises:
@@ -115,17 +115,18 @@ class State:
         Raises:
             OSError: no file is there.
         """
-        final = self._root / path
-        known = identity or Identity.of(final)
-        if Identity.of(final) != known:
+        final = os.path.join(self._root, path)  # noqa: PTH118 - for thousands of files at once
+        found = Identity.of(final)
+        known = identity or found
+        if found != known:
             return False
         second_ns = known.mtime_ns // 1_000_000_000 * 1_000_000_000
         if known.mtime_ns != second_ns:
             with contextlib.suppress(OSError):  # read-only, or another user's: then its own time
                 os.utime(final, ns=(second_ns, second_ns))
-        found = Identity.of(final)
-        if found not in {known, replace(known, mtime_ns=second_ns)}:
-            return False
+            found = Identity.of(final)
+            if found not in {known, replace(known, mtime_ns=second_ns)}:
+                return False
         with self._lock:
             entry = Entry(found.size, found.mtime_ns, etag, sha256, verified)
             self._entries[path] = self._changed[path] = entry

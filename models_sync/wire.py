@@ -1,8 +1,8 @@
 """One connection that brings ranges of objects, straight into memory that is ours.
 
-minio-py signs the URL; the request itself goes through `http.client`, because minio-py's own way
-costs twice the processor for a small file and gives bytes that have to be copied, while this reads
-into the buffer that is hashed and written (docs/decisions/0013).
+minio-py signs the URL; the request itself does not go through it, because its own way costs a
+multiple of the processor for a small file and gives bytes that have to be copied, while this reads
+into the buffer that is hashed and written (docs/decisions/0013, 0016).
 Repeating, and every decision, is left to the lane.
 """
 
@@ -19,7 +19,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from models_sync.answers import name_body, refuse_other_range
 from models_sync.bucket import CONNECT_S, Bucket, RemoteObject, authorities
-from models_sync.errors import BucketUnreachable, HostUnknown, TransferCut, TransferStalled
+from models_sync.errors import (
+    AnswerStrange,
+    BucketUnreachable,
+    HostUnknown,
+    TransferCut,
+    TransferStalled,
+)
+from models_sync.http1 import Answer, Caller
 
 MAX_REFUSAL_BYTES = 64 << 10
 AHEAD_BYTES = 2 << 20
@@ -42,8 +49,8 @@ class Wire:
 
     def __init__(self, bucket: Bucket, stall_s: float) -> None:
         self._bucket, self._stall_s = bucket, stall_s
-        self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
+        self._caller: Caller | None = None
 
     @contextmanager
     def open_range(
@@ -62,13 +69,18 @@ class Wire:
         url = urlsplit(self._bucket.sign(remote))
         headers = {"Range": f"bytes={offset}-{offset + size - 1}"}
         if etag:
+            if not (
+                etag.isascii() and etag.isprintable()
+            ):  # it could end its line and begin another
+                raise AnswerStrange(f"{about}no server has an ETag like {etag!r}")
             headers["If-Match"] = f'"{etag}"'
-        answer: http.client.HTTPResponse | None = None
+        answer: Answer | None = None
         try:
-            connection = self._connect(url, about)
-            connection.request("GET", f"{url.path}?{url.query}", headers=headers)
-            answer = connection.getresponse()
-            if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+            if self._caller is None:
+                self._caller = Caller(self._connect(url, about))
+            answer = self._caller.get(url, headers)
+            refused = answer.status >= HTTPStatus.MULTIPLE_CHOICES
+            if isinstance(answer, http.client.HTTPResponse) and refused:
                 raise name_body(about, answer.status, answer.read(MAX_REFUSAL_BYTES))
             span = answer.getheader("Content-Range")
             refuse_other_range(
@@ -80,7 +92,7 @@ class Wire:
         except (http.client.HTTPException, OSError) as error:
             raise TransferCut(f"{about}{str(error) or type(error).__name__}") from error
         finally:
-            if answer is None or not answer.isclosed():
+            if answer is None or answer.will_close or not answer.isclosed():
                 self.close()  # bytes may be under way: it is of no use any more
 
     def shut(self) -> None:
@@ -94,15 +106,12 @@ class Wire:
 
     def close(self) -> None:
         """End the connection; the next range opens another."""
-        connection, self._connection, self._socket = self._connection, None, None
-        if connection is not None:
-            connection.close()
+        caller, self._caller, self._socket = self._caller, None, None
+        if caller is not None:
+            caller.close()
 
-    def _connect(self, url: SplitResult, about: str) -> http.client.HTTPConnection:
-        """The open connection, or a new one: 5 s to connect, `stall_s` without a byte."""
-        if self._connection is not None and self._connection.sock is not None:
-            return self._connection
-        self.close()
+    def _connect(self, url: SplitResult, about: str) -> socket.socket:
+        """A new connection: 5 s to connect, `stall_s` without a byte."""
         if url.scheme == "https":
             new: http.client.HTTPConnection = http.client.HTTPSConnection(
                 url.netloc, timeout=CONNECT_S, context=authorities()
@@ -118,8 +127,8 @@ class Wire:
         new.sock.settimeout(self._stall_s)
         if _may_bound_what_is_ahead():
             new.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AHEAD_BYTES)
-        self._connection, self._socket = new, new.sock
-        return new
+        self._socket = new.sock
+        return new.sock
 
 
 @cache

@@ -104,7 +104,7 @@ class Work:
             file = self._files[0]
             first, stop, local = file.todo.popleft()
             size = file.partial.part_size
-            wanted = max(1, min(MAX_SPAN_BYTES, self._bytes // (2 * lanes)) // size)
+            wanted = max(1, min(MAX_SPAN_BYTES, self._bytes * 2 // (3 * lanes)) // size)
             if stop - first > wanted:
                 file.todo.appendleft((first + wanted, stop, local))
                 stop = first + wanted

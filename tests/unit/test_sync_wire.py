@@ -22,9 +22,8 @@ def test_a_server_cannot_be_far_ahead_of_us_where_the_system_can_bound_it(tmp_pa
         )
         line = wire.Wire(Bucket(settings), stall_s=1.0)
         url = urlsplit(Bucket(settings).sign(RemoteObject("a/b", "a/b", 10, None)))
-        connection = line._connect(url, "")
-        granted = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        line.close()
+        with line._connect(url, "") as connection:
+            granted = connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     with socket.socket() as asked:
         asked.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wire.AHEAD_BYTES)
         possible = asked.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)

@@ -194,7 +194,7 @@ class _Regions:
                 leg = part & (sign * self._vertices[:, 0] >= 0)
                 offset[leg], tube = self._hanging(leg, float(middle_x), cut, rng)
         if garment.sleeve:
-            offset += self._sleeves(garment.sleeve, thickness, slack)
+            offset += self._sleeves(garment.sleeve, thickness, rng.uniform(*garment.sleeve_slack_m))
         sheet = self._sheet(tube, garment, is_top=is_top) if garment.spans_legs else None
         return self._settled(offset, inside, thickness), inside, sheet
 

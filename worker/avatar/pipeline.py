@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from worker.avatar.body.choice import FittedBody, load_bodies
+from worker.avatar.body.free import people_digest
 from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.body.mhr import mhr_digest
 from worker.avatar.body.model import BodyModel
@@ -324,7 +325,7 @@ class Pipeline:
         return fingerprint(
             [asset.sha256 for asset in ASSETS]
             + [body.model.data.digest for body in self._bodies.values()]
-            + [mhr_digest()]
+            + [people_digest(), mhr_digest()]
             + ([self._masks.digest] if self._masks else [])
             + [digest for each in self._chain.estimators for digest in each.digests],
             {

@@ -17,12 +17,13 @@ import numpy as np
 
 from worker.avatar.body.layout import PARENTS
 from worker.avatar.body.model import BodyData, DisplayMesh
-from worker.avatar.body.pack import PackedTopology, read_shape, read_topology
+from worker.avatar.body.pack import PackedTopology, read_people, read_shape, read_topology
 from worker.avatar.types import Gender
 from worker.errors import ModelInvalid, ModelMissing
 
 DATA_DIR = Path(str(resources.files("worker.avatar.body"))) / "data"
 PACK_NAME = "free_body.npz"
+PEOPLE_NAME = "free_people.npz"
 CARD_NAME = "free_body.json"
 """Where the body comes from, under which licence, and the digests of its files."""
 
@@ -34,24 +35,33 @@ def _card() -> dict[str, Any]:
 
 def free_body_digest() -> str:
     """Give the SHA-256 that the pack must have, from its card."""
-    return str(_card()["files"][PACK_NAME]["sha256"])
+    return _digest(PACK_NAME)
+
+
+def people_digest() -> str:
+    """Give the SHA-256 that the file of the people expected must have, from the card."""
+    return _digest(PEOPLE_NAME)
+
+
+def _digest(name: str) -> str:
+    return str(_card()["files"][name]["sha256"])
 
 
 @cache
-def _verified_pack() -> Path:
-    """Give the pack's path once its digest was seen to be right."""
-    path = DATA_DIR / PACK_NAME
+def _verified(name: str) -> Path:
+    """Give a file's path once its digest was seen to be right."""
+    path = DATA_DIR / name
     if not path.is_file():
-        raise ModelMissing(f"{PACK_NAME} is not in the package")
+        raise ModelMissing(f"{name} is not in the package")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != free_body_digest():
-        raise ModelInvalid(f"{PACK_NAME} has the digest {found[:12]}…, not the one of its card")
+    if found != _digest(name):
+        raise ModelInvalid(f"{name} has the digest {found[:12]}…, not the one of its card")
     return path
 
 
 @cache
 def _topology() -> PackedTopology:
-    return read_topology(_verified_pack())
+    return read_topology(_verified(PACK_NAME))
 
 
 @cache
@@ -65,7 +75,7 @@ def free_body(gender: Gender) -> BodyData:
         ModelMissing: the pack is not in the package.
         ModelInvalid: the pack is not the one that its card names.
     """
-    topology, shape = _topology(), read_shape(_verified_pack(), gender)
+    topology, shape = _topology(), read_shape(_verified(PACK_NAME), gender)
     data = BodyData(
         gender=gender,
         name=str(_card()["name"]),
@@ -79,6 +89,7 @@ def free_body(gender: Gender) -> BodyData:
         parents=np.array(PARENTS, dtype=np.int64),
         faces=topology.faces,
         keypoint_regressor=topology.keypoint_regressor,
+        people=read_people(_verified(PEOPLE_NAME), gender),
     )
     for array in (
         *(data.v_template, data.shapedirs, data.expressiondirs, data.J_regressor),

@@ -12,12 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worker.avatar.body.layout import NUM_JOINTS
-from worker.avatar.types import Float32Array, Gender, Int64Array
+from worker.avatar.types import Float32Array, Float64Array, Gender, Int64Array
 
 _BLOCK_VERTICES = 1024
 """What is skinned at once: few joints of the 55 carry so small a part, and caches hold it."""
 _FEW_BODIES = 8
 """Fewer are skinned faster in one go."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class People:
+    """How the betas of adults are spread: a Gaussian."""
+
+    mean: Float64Array
+    """(K,)."""
+    covariance: Float64Array
+    """(K, K)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +59,8 @@ class BodyData:
     """(F, 3), counter-clockwise seen from outside."""
     keypoint_regressor: Float32Array
     """(23, V): `worker.avatar.types.KEYPOINTS` from posed vertices; rows sum to one."""
+    people: People | None = None
+    """Who is fitted; None: betas are standard normal, as those of SMPL-X are."""
 
     @property
     def source(self) -> str:

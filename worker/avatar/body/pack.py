@@ -8,12 +8,14 @@ betas of ±3 and 50 components the rounding moves a vertex by 0.05 mm (root mean
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from worker.avatar.body.model import People
 from worker.avatar.types import Float32Array, Gender, Int64Array
 from worker.errors import ModelInvalid
 
@@ -101,6 +103,28 @@ def read_shape(path: Path, gender: Gender) -> PackedShape:
     with _open(path) as pack:
         template = pack[f"{gender}_v_template"]
         return PackedShape(template, _restore(pack[f"{gender}_shapedirs"], len(template)))
+
+
+def write_people(path: Path, people: Mapping[Gender, People]) -> None:
+    """Write how the betas of each gender's adults are spread."""
+    arrays: dict[str, Any] = {}
+    for gender, spread in people.items():
+        arrays[f"{gender}_mean"] = spread.mean.astype(np.float32)
+        arrays[f"{gender}_covariance"] = spread.covariance.astype(np.float32)
+    np.savez_compressed(path, **arrays)
+
+
+def read_people(path: Path, gender: Gender) -> People:
+    """Read how the betas of a gender's adults are spread.
+
+    Raises:
+        ModelInvalid: the file is no such file.
+    """
+    with _open(path) as pack:
+        return People(
+            pack[f"{gender}_mean"].astype(np.float64),
+            pack[f"{gender}_covariance"].astype(np.float64),
+        )
 
 
 def _open(path: Path) -> Any:  # np.load's archive has no public type

@@ -94,7 +94,7 @@ def fit_body(
     views = [gather(observation) for observation in observations]
     shape = articulated_shape(body.data, body.num_betas, body.device)
     with torch.inference_mode():
-        prior = ShapePrior(shape, height_m, weight_kg)
+        prior = ShapePrior(shape, body.data.people, height_m, weight_kg)
         prior.check_height()
         solved = _solve(shape, views, prior, options, initial=initial, tell=tell)
         _check_shape(solved.state.betas)
@@ -182,7 +182,7 @@ def _refine(
     wear: tuple[str, ...] = ()
     skin = skin_regions(shape) if options.dressed else None
     if skin is not None:
-        possible = hypotheses(len(views), options.cloth_scale, state.betas)
+        possible = hypotheses([view.view for view in views], options.cloth_scale, state.betas)
         solver.cloth_prior = mixed([(each.probability, each.prior) for each in possible])
         state = replace(state, cloth=solver.cloth_prior.mean.clone())
     outline: ImageTargets | None = None

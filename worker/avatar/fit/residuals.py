@@ -22,6 +22,7 @@ from worker.avatar.body.jacobian import (
     SkinnedPoints,
     VertexMixtures,
 )
+from worker.avatar.body.model import People
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.camera import Projection, project
 from worker.avatar.fit.cloth import REGIONS, region_shares, undressed
@@ -255,10 +256,31 @@ class PosePrior:
 
 
 class ShapePrior:
-    """Betas are standard normal; stature and, when declared, weight are what was declared."""
+    """Betas are spread as people's are; stature and, when declared, weight are what was declared.
 
-    def __init__(self, shape: ArticulatedShape, height_m: float, weight_kg: float | None) -> None:
+    Args:
+        shape: the body.
+        people: how betas are spread; None: each is standard normal.
+        height_m: declared stature.
+        weight_kg: declared weight, if any.
+    """
+
+    def __init__(
+        self,
+        shape: ArticulatedShape,
+        people: People | None,
+        height_m: float,
+        weight_kg: float | None,
+    ) -> None:
         self._shape = shape
+        like = shape.template
+        self._usual = like.new_zeros(shape.num_betas)
+        self._whiten = torch.eye(shape.num_betas, dtype=like.dtype, device=like.device)
+        if people is not None:
+            self._usual = like.new_tensor(people.mean[: shape.num_betas])
+            kept = people.covariance[: shape.num_betas, : shape.num_betas]
+            factor = torch.linalg.cholesky(like.new_tensor(kept))
+            self._whiten = torch.linalg.inv(factor)
         self._height_m = height_m
         self._weight_kg = weight_kg
 
@@ -281,15 +303,15 @@ class ShapePrior:
 
     def residual(self, betas: Tensor) -> Tensor:
         """(R,) in standard deviations."""
-        parts = [betas, self._stature(betas)[0]]
+        parts = [self._whiten @ (betas - self._usual), self._stature(betas)[0]]
         if self._weight_kg is not None:
             parts.append(self._mass(self._shape.shaped(betas), self._weight_kg)[0])
         return torch.cat(parts)
 
     def rows(self, betas: Tensor) -> ShapeRows:
         """Linearise."""
-        residual = [betas]
-        by_betas = [torch.eye(len(betas), dtype=betas.dtype, device=betas.device)]
+        residual = [self._whiten @ (betas - self._usual)]
+        by_betas = [self._whiten]
         stature, top, floor = self._stature(betas)
         residual.append(stature)
         directions = self._shape.shapedirs

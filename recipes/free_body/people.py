@@ -37,16 +37,19 @@ def main() -> None:
     men = sample_bodies(
         PEOPLE_A_SEX, Gender.MALE, SEED, local_sigma=LOCAL_SIGMA, weight_spread=EVENLY
     ).vertices
-    drawn = {
-        Gender.NEUTRAL: np.concatenate([women, men]),
-        Gender.FEMALE: women,
-        Gender.MALE: men,
-    }
     people = {}
-    for gender, vertices in drawn.items():
+    for gender, sexes in {
+        Gender.NEUTRAL: (women, men),
+        Gender.FEMALE: (women,),
+        Gender.MALE: (men,),
+    }.items():
         shape = read_shape(DATA_DIR / PACK_NAME, gender)
-        betas = ShapeSpace(shape.v_template, shape.shapedirs, 1.0).betas_of(vertices)
-        people[gender] = People(betas.mean(axis=0), np.cov(betas.T))
+        space = ShapeSpace(shape.v_template, shape.shapedirs, 1.0)
+        betas = [space.betas_of(vertices) for vertices in sexes]
+        people[gender] = People(
+            np.stack([each.mean(axis=0) for each in betas]),
+            np.stack([np.cov(each.T) for each in betas]),
+        )
     path = DATA_DIR / PEOPLE_NAME
     write_people(path, people)
     card_path = DATA_DIR / CARD_NAME

@@ -22,12 +22,12 @@ _FEW_BODIES = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class People:
-    """How the betas of adults are spread: a Gaussian."""
+    """How the betas of adults are spread: equally likely Gaussians, one for each sex it may be."""
 
-    mean: Float64Array
-    """(K,)."""
-    covariance: Float64Array
-    """(K, K)."""
+    means: Float64Array
+    """(C, K)."""
+    covariances: Float64Array
+    """(C, K, K)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -109,8 +109,8 @@ def write_people(path: Path, people: Mapping[Gender, People]) -> None:
     """Write how the betas of each gender's adults are spread."""
     arrays: dict[str, Any] = {}
     for gender, spread in people.items():
-        arrays[f"{gender}_mean"] = spread.mean.astype(np.float32)
-        arrays[f"{gender}_covariance"] = spread.covariance.astype(np.float32)
+        arrays[f"{gender}_means"] = spread.means.astype(np.float32)
+        arrays[f"{gender}_covariances"] = spread.covariances.astype(np.float32)
     np.savez_compressed(path, **arrays)
 
 
@@ -122,8 +122,8 @@ def read_people(path: Path, gender: Gender) -> People:
     """
     with _open(path) as pack:
         return People(
-            pack[f"{gender}_mean"].astype(np.float64),
-            pack[f"{gender}_covariance"].astype(np.float64),
+            pack[f"{gender}_means"].astype(np.float64),
+            pack[f"{gender}_covariances"].astype(np.float64),
         )
 
 

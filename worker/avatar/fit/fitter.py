@@ -44,7 +44,7 @@ _JOINT_STEPS = 4
 """Steps against the keypoints of all views together."""
 _OUTLINE_STEPS = 14
 _WEIGH_AT = (7, 11)
-"""Steps at which it is decided what is worn: not before the body roughly fits."""
+"""Steps at which it is decided who it may be and what is worn: not before the body roughly fits."""
 _FIRST_RADIUS_PX, _LAST_RADIUS_PX = 40.0, 10.0
 """How far apart paired outline points may lie, from the first step to the last."""
 _SETTLED = 1e-3
@@ -199,8 +199,10 @@ def _refine(
                 found = dressed_outline(skin, found, state.cloth[index], per_metre)
             matches.append(match(found, view.contour, radius_px))
         outline = outline_targets(shape, matches, state, skin)
-        if step in _WEIGH_AT and possible:
-            wear = solver.weigh(possible, state, outline)
+        if step in _WEIGH_AT:
+            solver.find_people(state, outline)
+            if possible:
+                wear = solver.weigh(possible, state, outline)
         state, _ = solver.improve(state, outline)
         tell(0.2 + 0.7 * (step + 1) / _OUTLINE_STEPS)
     if outline is None:

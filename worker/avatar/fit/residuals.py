@@ -27,6 +27,7 @@ from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.camera import Projection, project
 from worker.avatar.fit.cloth import REGIONS, region_shares, undressed
 from worker.avatar.fit.evidence import Evidence
+from worker.avatar.fit.laplace import log_evidence, shares
 from worker.avatar.fit.outline import Matches, Outline
 from worker.avatar.fit.state import FOCAL, TURNS, VIEW_UNKNOWNS, FitState
 from worker.errors import OutOfRange
@@ -273,16 +274,51 @@ class ShapePrior:
         weight_kg: float | None,
     ) -> None:
         self._shape = shape
-        like = shape.template
-        self._usual = like.new_zeros(shape.num_betas)
-        self._whiten = torch.eye(shape.num_betas, dtype=like.dtype, device=like.device)
-        if people is not None:
-            self._usual = like.new_tensor(people.mean[: shape.num_betas])
-            kept = people.covariance[: shape.num_betas, : shape.num_betas]
-            factor = torch.linalg.cholesky(like.new_tensor(kept))
-            self._whiten = torch.linalg.inv(factor)
         self._height_m = height_m
         self._weight_kg = weight_kg
+        like, count = shape.template, shape.num_betas
+        if people is None:
+            self._means = like.new_zeros((1, count))
+            self._covariances = torch.eye(count, dtype=like.dtype, device=like.device)[None]
+        else:
+            self._means = like.new_tensor(people.means[:, :count])
+            self._covariances = like.new_tensor(people.covariances[:, :count, :count])
+        self._expect([1.0 / len(self._means)] * len(self._means))
+
+    def _expect(self, chances: Sequence[float]) -> None:
+        """Take the Gaussian with mean and covariance of the mixture."""
+        weights = self._means.new_tensor(chances)
+        self._usual = weights @ self._means
+        apart = self._means - self._usual
+        spread = self._covariances + apart[:, :, None] * apart[:, None, :]
+        covariance = (weights[:, None, None] * spread).sum(dim=0)
+        self._whiten = torch.linalg.inv(torch.linalg.cholesky(covariance))
+
+    def weigh(self, betas: Tensor, matrix: Tensor, gradient: Tensor) -> None:
+        """Expect from now on whom the photos leave possible.
+
+        Args:
+            betas: (K,) where the solver stands.
+            matrix: (N, N) JᵀJ of everything, this prior too; betas come first.
+            gradient: (N,) Jᵀr of the same.
+        """
+        if len(self._means) == 1:
+            return
+        at = torch.arange(len(betas), device=betas.device)
+        ours = self._whiten.mT @ self._whiten
+        matrix, gradient = matrix.clone(), gradient.clone()
+        matrix[at[:, None], at] -= ours
+        gradient[at] -= ours @ (betas - self._usual)
+        self._expect(
+            shares(
+                [
+                    log_evidence(matrix, gradient, at, precision, betas - mean)
+                    for mean, precision in zip(
+                        self._means, torch.linalg.inv(self._covariances), strict=True
+                    )
+                ]
+            )
+        )
 
     def check_height(self) -> None:
         """Refuse heights that hardly any body of the model has.

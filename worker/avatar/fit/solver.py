@@ -168,6 +168,11 @@ class Solver:
             equations.add_cloth(self.cloth_prior, state.cloth)
         return equations
 
+    def find_people(self, state: FitState, outline: ImageTargets) -> None:
+        """Find out who it may be, and expect such people from now on."""
+        equations = self.linearise(state, outline)
+        self.shape_prior.weigh(state.betas, equations.matrix, equations.gradient)
+
     def weigh(
         self, possible: Sequence[Hypothesis], state: FitState, outline: ImageTargets
     ) -> tuple[str, str]:

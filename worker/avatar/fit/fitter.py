@@ -212,9 +212,9 @@ def _refine(
     for step in range(1, _SETTLING_STEPS + 1):
         outline = _matched(shape, solver, state, views, skin=skin, radius_px=_LAST_RADIUS_PX)
         state, moved = solver.settle(state, outline, 1.0 / (step + 1))
-        tell(0.8 + 0.1 * step / _SETTLING_STEPS)
         if moved < _STILL:
             break
+    tell(0.9)
     return _Refined(state, outline, wear, _OUTLINE_STEPS + step)
 
 

@@ -29,7 +29,7 @@ from models_sync.errors import PartialLost
 from models_sync.manifest import PART_BYTES, part_count
 from models_sync.names import is_own_leftover
 from models_sync.state import Identity
-from models_sync.volume import named_errors, reserve
+from models_sync.volume import named_errors, reserve, start_writing
 
 DIGEST_BYTES = 32
 _NOTHING = bytes(DIGEST_BYTES)
@@ -148,8 +148,12 @@ class Partial:
         offset = part * self.part_size
         with named_errors(self.final):
             written = write_direct(self._direct_descriptor, data, offset)
-            while written < len(data):
-                written += os.pwrite(self._data_descriptor, data[written:], offset + written)
+            if written < len(data):
+                start = offset + written
+                while written < len(data):
+                    written += os.pwrite(self._data_descriptor, data[written:], offset + written)
+                if self.parts > 1:
+                    start_writing(self._data_descriptor, start, offset + written - start)
             if self._map_descriptor >= 0:
                 os.pwrite(self._map_descriptor, digest, part * DIGEST_BYTES)
 

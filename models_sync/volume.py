@@ -17,6 +17,8 @@ from models_sync.names import is_own_leftover
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_START_WRITING = 2
+"""SYNC_FILE_RANGE_WRITE of linux/fs.h: begin to write dirty pages, wait for nothing."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -45,6 +47,14 @@ def reserve(descriptor: int, size: int) -> bool:
         os.ftruncate(descriptor, size)
         return False
     return True
+
+
+def start_writing(descriptor: int, offset: int, size: int) -> None:
+    """Let the disk begin with bytes that are in memory only, so that the flush is short."""
+    with contextlib.suppress(AttributeError):  # not Linux: the flush takes longer
+        _LIBC.sync_file_range(
+            descriptor, ctypes.c_int64(offset), ctypes.c_int64(size), _START_WRITING
+        )
 
 
 def free_bytes(folder: Path) -> int:

@@ -91,6 +91,23 @@ async def test_a_busy_worker_keeps_its_job_when_its_connections_die(
     assert await job.getState() == "completed"
 
 
+async def test_a_job_that_ends_on_a_dead_connection_is_settled_when_redis_answers_elsewhere(
+    settings: QueueSettings,
+    passage: Passage,
+    jobs: bullmq.Queue,
+    doer: Doer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "SOCKET_TIMEOUT_S", 60.0)  # does not help here
+    async with consuming(settings, doer):
+        job = await jobs.add("avatar_build", {"do": "wait"}, {})
+        await doer.until(lambda: doer.at_once == 1)
+        passage.go_dead()
+        doer.let_go.set()
+        assert await eventually(job.getState, lambda state: state == "completed")
+    assert len(doer.taken) == 1
+
+
 @pytest.mark.parametrize(
     "case", [("wait", "completed"), ("wait and refuse", "failed")], ids=["good", "bad"]
 )

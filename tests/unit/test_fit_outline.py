@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
 from worker.avatar.body.free import free_body
 from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.camera import project
-from worker.avatar.fit.evidence import gather
-from worker.avatar.fit.outline import OutlineFinder, _edges, match
+from worker.avatar.fit.evidence import Contour, features, gather
+from worker.avatar.fit.outline import Outline, OutlineFinder, _edges, match
 from worker.avatar.raster import coverage
 from worker.avatar.types import Float64Array, Gender, Intrinsics, Observation, ViewName
 
@@ -69,7 +70,7 @@ def test_a_posed_body_s_outline_is_that_of_its_mask(yaw_deg: float) -> None:
         for seed in range(3)
     ]
     everywhere, trunk = (np.concatenate(parts) for parts in zip(*people, strict=True))
-    assert len(trunk) > 300
+    assert len(trunk) > 200  # pairs of one edge are joined
     assert abs(everywhere.mean()) < 0.1
     assert abs(trunk.mean()) < 0.1
 
@@ -93,6 +94,49 @@ def test_the_outline_is_what_no_face_covers_beyond(missing: int) -> None:
     np.testing.assert_allclose(
         found.points, uv.numpy()[found.edges].mean(axis=1), rtol=0, atol=1e-9
     )
+
+
+def test_one_edge_more_leaves_the_other_pairs_as_they_are() -> None:
+    def outline(angles: Float64Array) -> Outline:
+        ends = np.stack([np.cos(angles), np.sin(angles)], axis=1) * 100.0
+        middle, along = (ends[1:] + ends[:-1]) / 2, ends[1:] - ends[:-1]
+        length = np.linalg.norm(along, axis=1)
+        normals = np.stack([along[:, 1], -along[:, 0]], axis=1) / length[:, None]
+        edges = np.round(np.stack([angles[:-1], angles[1:]], axis=1) * 1e6).astype(np.int64)
+        return Outline(edges, middle, normals, length)
+
+    around = np.linspace(0.0, 2 * np.pi, 900)
+    normals = np.stack([np.cos(around), np.sin(around)], axis=1)
+    points = 103.0 * normals
+    seen = Contour(points, normals, np.zeros(len(points)), cKDTree(features(points, normals)))
+    angles = np.linspace(0.0, 2 * np.pi, 61)
+    before = match(outline(angles), seen, 10.0)
+    after = match(outline(np.insert(angles, 1, angles[1] / 3)), seen, 10.0)
+    kept = {tuple(edge): row for row, edge in enumerate(after.edges.tolist())}
+    same = [row for row, edge in enumerate(before.edges.tolist()) if tuple(edge) in kept]
+    # But for the neighbours: what was nearest to them may be nearer to the new edge.
+    same = [row for row in same if 0.3 < before.edges[row, 0] / 1e6 < 6.0]
+    assert len(same) > 50
+    there = [kept[tuple(before.edges[row])] for row in same]
+    np.testing.assert_allclose(after.points[there], before.points[same], atol=1e-9)
+    np.testing.assert_allclose(after.weight[there], before.weight[same], rtol=2e-3)
+    assert before.weight.sum() == pytest.approx(2.0)
+
+
+def test_a_pair_fades_with_distance_and_is_not_dropped() -> None:
+    normals = np.tile([[1.0, 0.0]], (50, 1))
+    points = np.stack([np.zeros(50), np.arange(50.0)], axis=1)
+    seen = Contour(points, normals, np.zeros(50), cKDTree(features(points, normals)))
+
+    def weight(apart_px: float) -> float:
+        edges = np.arange(100, dtype=np.int64).reshape(50, 2)
+        body = Outline(edges, points - [apart_px, 0.0], normals, np.ones(50))
+        return float(match(body, seen, 10.0).weight.sum())
+
+    assert weight(7.9) == pytest.approx(2.0)
+    assert weight(10.0) == pytest.approx(1.0)
+    assert weight(12.1) == 0.0
+    assert abs(weight(9.0) - weight(9.01)) < 0.01
 
 
 def test_an_edge_of_one_face_is_no_edge_between_two() -> None:

@@ -239,11 +239,7 @@ class BullWorker(bullmq.Worker):  # type: ignore[misc]  # the package has no typ
             self.emit("error", error, job)
 
     async def _do(self, job: bullmq.Job, token: str) -> bullmq.Job | None:
-        """Do one job, or tell of one that stalled too often before the package fails it.
-
-        Returns:
-            The job that was taken in the step that completed this one.
-        """
+        """Do one job; return the one that was taken in the step that completed it."""
         while earlier := self._in_hand.get(job.id):
             # It stalled in our own hands.  The package knows jobs by their id alone: the end of
             # the work on the first would stop the renewal of the second's lock.

@@ -77,8 +77,7 @@ async def find_cancelled(
     wanted = sorted(set(job_ids))
     if not wanted:
         return {}
-    keys = [cancel_key(prefix, queue, job_id) for job_id in wanted]
-    reasons = await client.execute_command("MGET", *keys)
+    reasons = await client.mget([cancel_key(prefix, queue, job_id) for job_id in wanted])
     return {
         job_id: cancelled(reason)
         for job_id, reason in zip(wanted, reasons, strict=True)

@@ -27,9 +27,8 @@ class Line:
     """Sends each question at once, however many are unanswered, and connects when it must.
 
     A connection that is lost, or on which Redis does not answer within its `socket_timeout`,
-    fails all questions that are on it; the next is asked on a new one.  So is it when whoever
-    asked has given up, and nobody else waits.  Nothing is asked twice: whoever asked knows
-    whether it may be.
+    fails all questions that are on it; the next is asked on a new one.  Nothing is asked twice:
+    whoever asked knows whether it may be.
 
     Args:
         connection: of redis.asyncio, not yet connected; nobody else uses it.
@@ -62,11 +61,17 @@ class Line:
         wire = self._wire
         if wire is None or wire.is_down:
             wire = await self._connect()
-        try:
-            return await wire.ask(command)
-        except asyncio.CancelledError:
-            wire.hang_up_if_unwanted()
-            raise
+        return await wire.ask(command)
+
+    def poke(self) -> None:
+        """Ask for a sign of life, so that an idle connection is not forgotten on its way."""
+        if self._wire is not None and not self._wire.is_down and self._wire.silent_s == 0.0:
+            self._wire.ask(("PING",)).cancel()
+
+    def leave_if_silent(self, longer_than_s: float) -> None:
+        """Hang up on a connection that owes an answer for so long, when Redis answers elsewhere."""
+        if self._wire is not None and self._wire.silent_s > longer_than_s:
+            self._wire.hang_up(RedisTimeoutError("Redis answers, but not on this connection."))
 
     async def close(self) -> None:
         """Hang up; what is unanswered fails."""
@@ -120,6 +125,11 @@ class _Wire(asyncio.BufferedProtocol):
             self._look()
         return answer
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the oldest question was asked that has no answer; 0 when there is none."""
+        return self._loop.time() - self._asked[0][1] if self._asked else 0.0
+
     def hang_up(self, error: Exception) -> None:
         """Go down; what is unanswered fails with `error`."""
         self.is_down = True
@@ -128,11 +138,6 @@ class _Wire(asyncio.BufferedProtocol):
             answer, _ = self._asked.popleft()
             if not answer.done():
                 answer.set_exception(error)
-
-    def hang_up_if_unwanted(self) -> None:
-        """Go down if answers are outstanding that nobody waits for any more, and no others."""
-        if self._asked and all(answer.done() for answer, _ in self._asked):
-            self.hang_up(RedisConnectionError("The connection was given up."))
 
     def _look(self) -> None:
         """Hang up when the oldest question has waited too long; else look again when it will."""

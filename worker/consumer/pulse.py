@@ -61,16 +61,18 @@ class Pulse:
         Raises:
             RedisError, OSError: Redis did not answer.
         """
-        return await find_cancelled(self._worker.line, *self._where, job_ids)
+        return await find_cancelled(self._worker.client, *self._where, job_ids)
 
     async def beat(self, on_error: Callable[[Exception], None]) -> None:
         """Ask until this task is cancelled; silence is logged once, and its end."""
         silent = False
         while True:
             await asyncio.sleep(PULSE_S)
+            self._worker.line.poke()
             try:
                 async with asyncio.timeout(PULSE_TIMEOUT_S):
                     await self._ask()
+                self._worker.line.leave_if_silent(PULSE_TIMEOUT_S)
             except ResponseError as error:  # it is there, and refuses
                 self._worker.note_round_trip()
                 on_error(error)
@@ -92,7 +94,7 @@ class Pulse:
                 if job.job_id is not None and job.job_id in cancelled:
                     job.take_back(cancelled[job.job_id])
         elif self.silence_s > PULSE_S:
-            await self._worker.line.execute_command("PING")
+            await self._worker.client.ping()
         else:
             return
         self._worker.note_round_trip()

@@ -20,8 +20,6 @@ from worker.avatar.fit.evidence import Contour, features
 from worker.avatar.raster import layers
 from worker.avatar.types import BoolArray, Float64Array, Int64Array
 
-SAMPLES_A_WAY = 350
-"""Points matched from the body to the photo, and as many from the photo to the body."""
 _RASTER_SCALE = 0.8
 """Pixels of the coverage test in a working pixel."""
 _PROBE_PX = 2.5
@@ -34,6 +32,10 @@ _BESIDE_PX = 2.0
 _SAMPLES_AN_EDGE = 5
 _SAME_DIRECTION = 0.6
 """Cosine below which two outline points cannot be the same."""
+_SAME_DIRECTION_RAMP = 0.4
+"""Over which cosines, around that one, a pair comes to count for nothing."""
+_RADIUS_RAMP = 0.4
+"""Over which distances, around the radius and in shares of it, it does so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ class Matches:
     """(M, 2) outward normals of the photo's outline there: distance counts along these."""
     bare: Float64Array
     """(M,) probability that the photo shows skin there."""
+    weight: Float64Array
+    """(M,) how much of the outlines each pair stands for: of the body's and of the photo's 1
+    each, less what found no counterpart."""
 
 
 class OutlineFinder:
@@ -137,30 +142,69 @@ def outline_finder(faces: Tensor) -> OutlineFinder:
 
 
 def match(outline: Outline, contour: Contour, radius_px: float) -> Matches:
-    """Pair the body's outline with the photo's, both ways.
+    """Pair the body's outline with the photo's, both ways, by length.
+
+    Nothing here jumps when the body moves a hair, or the fit would never come to rest: samples
+    at even distances along the body's outline would all change when one edge more is in it, and
+    a pair that is dropped whole at some distance is there in one step and not in the next.
 
     Args:
         outline: of the body as it stands now.
         contour: of the photo.
-        radius_px: pairs farther apart are dropped; shrinks as the fit closes in.
+        radius_px: pairs farther apart do not count; shrinks as the fit closes in.
     """
     if len(outline.edges) == 0:
         nowhere = np.zeros((0, 2))
-        return Matches(np.zeros((0, 2), np.int64), nowhere, nowhere, np.zeros(0))
+        return Matches(np.zeros((0, 2), np.int64), nowhere, nowhere, np.zeros(0), np.zeros(0))
     own = features(outline.points, outline.normals)
-    from_body = _evenly(outline.length, SAMPLES_A_WAY)
-    _, there = contour.tree.query(own[from_body])
-    from_photo = _evenly(np.ones(len(contour.points)), SAMPLES_A_WAY)
-    _, here = cKDTree(own).query(features(contour.points[from_photo], contour.normals[from_photo]))
-    body = np.concatenate((from_body, np.asarray(here)))
-    photo = np.concatenate((np.asarray(there), from_photo))
+    _, there = contour.tree.query(own)
+    _, here = cKDTree(own).query(features(contour.points, contour.normals))
+    body = np.concatenate((np.arange(len(own), dtype=np.int64), np.asarray(here, dtype=np.int64)))
+    photo = np.concatenate((np.asarray(there), np.arange(len(contour.points))))
+    weight = np.concatenate(
+        (
+            outline.length / outline.length.sum(),
+            np.full(len(contour.points), 1.0 / len(contour.points)),
+        )
+    )
     apart = np.linalg.norm(outline.points[body] - contour.points[photo], axis=1)
     agree = (outline.normals[body] * contour.normals[photo]).sum(axis=1)
-    kept = (apart < radius_px) & (agree > _SAME_DIRECTION)
+    near = (1.0 - apart / radius_px) / _RADIUS_RAMP + 0.5
+    along = (agree - _SAME_DIRECTION) / _SAME_DIRECTION_RAMP + 0.5
+    weight *= near.clip(0.0, 1.0) * along.clip(0.0, 1.0)
+    kept = weight > 0.0
     body, photo = body[kept], photo[kept]
-    return Matches(
-        outline.edges[body], contour.points[photo], contour.normals[photo], contour.bare[photo]
-    )
+    return _pooled(outline, contour, body, photo, weight[kept])
+
+
+def _pooled(
+    outline: Outline,
+    contour: Contour,
+    body: Int64Array,
+    photo: Int64Array,
+    weight: Float64Array,
+) -> Matches:
+    """Join the pairs (P,) of each edge to one, at the mean of their places: half the work.
+
+    Args:
+        outline: of the body,
+        contour: and of the photo.
+        body: (P,) points of the one,
+        photo: (P,) and of the other.
+        weight: (P,) how much of the outlines each pair stands for.
+    """
+    total = np.bincount(body, weight, minlength=len(outline.edges))
+    edges = np.flatnonzero(total)
+    weight_of = np.asarray(total[edges], dtype=np.float64)
+
+    def mean(values: Float64Array) -> Float64Array:
+        summed = np.bincount(body, weight * values[photo], minlength=len(total))
+        return np.asarray(summed[edges] / weight_of, dtype=np.float64)
+
+    points = np.stack([mean(column) for column in contour.points.T], axis=1)
+    normals = np.stack([mean(column) for column in contour.normals.T], axis=1)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    return Matches(outline.edges[edges], points, normals, mean(contour.bare), weight_of)
 
 
 def _outermost(
@@ -197,15 +241,6 @@ def _outermost(
     agree = normal_x[own] * normal_x[against] + normal_y[own] * normal_y[against]
     kept[own[(beside < _BESIDE_PX) & (agree > _SAME_DIRECTION)]] = False
     return kept
-
-
-def _evenly(length: Float64Array, count: int) -> Int64Array:
-    """Pick at most `count` indices so that equal lengths are picked equally often."""
-    if len(length) <= count:
-        return np.arange(len(length), dtype=np.int64)
-    along = np.cumsum(length)
-    at = (np.arange(count) + 0.5) * (along[-1] / count)
-    return np.unique(np.searchsorted(along, at)).astype(np.int64)
 
 
 def _edges(faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -174,7 +174,7 @@ def outline_targets(
 
     Noise is of two kinds: the mask's own, the same everywhere, and folds, the larger the farther
     cloth stands off.  Neighbouring points err together, over longer stretches in cloth than on
-    skin; each counts as that share of an independent one.
+    skin; each counts as that share of an independent one, in proportion to its length.
 
     Args:
         shape: the body.
@@ -186,7 +186,7 @@ def outline_targets(
     longest = max(1, *(len(found.edges) for found in matches))
     edges = torch.zeros((len(matches), longest, 2), dtype=torch.int64, device=like.device)
     target, normal = like.new_zeros((2, len(matches), longest, 2)).unbind(0)
-    valid, bare = like.new_zeros((2, len(matches), longest)).unbind(0)
+    valid, bare, part = like.new_zeros((3, len(matches), longest)).unbind(0)
     for view, found in enumerate(matches):
         count = len(found.edges)
         if count == 0:
@@ -196,10 +196,10 @@ def outline_targets(
         normal[view, :count] = like.new_tensor(found.normals)
         valid[view, :count] = 1.0
         bare[view, :count] = like.new_tensor(found.bare)
+        part[view, :count] = like.new_tensor(found.weight / 2.0)
     middle = VertexMixtures(shape, edges, torch.full_like(edges, 0.5, dtype=like.dtype))
-    counts = valid.sum(dim=1, keepdim=True).clamp(min=1.0)
     skin_sigma, outlier = priors.CONTOUR_SIGMA_PX, priors.CONTOUR_OUTLIER_SIGMAS
-    share = (priors.CONTOUR_INDEPENDENT_POINTS / counts).clamp(max=1.0) * valid
+    share = priors.CONTOUR_INDEPENDENT_POINTS * part
     if skin is None:
         weight = (valid / skin_sigma).unsqueeze(-1)
         return ImageTargets(middle, target, normal, weight, outlier, share)

@@ -189,6 +189,17 @@ class Solver:
         )
         return most_likely(possible, chances)
 
+    def settle(
+        self, state: FitState, outline: ImageTargets | None, share: float
+    ) -> tuple[FitState, float]:
+        """Go a share of the way to where these targets lead, whatever that does to the loss.
+
+        Returns:
+            The new state, and how far betas would have moved on the whole way.
+        """
+        step = self.linearise(state, outline).step(self.damping)
+        return state.moved(share * step, self.shape), float(step[: len(state.betas)].norm())
+
     def improve(self, state: FitState, outline: ImageTargets | None) -> tuple[FitState, float]:
         """Take one accepted step; return the new state and the share of the loss it saved.
 

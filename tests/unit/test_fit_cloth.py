@@ -52,7 +52,8 @@ def test_twice_the_allowance_is_twice_the_cloth_but_not_twice_the_soles() -> Non
 def test_a_mixture_spreads_at_least_as_far_as_its_parts() -> None:
     possible = hypotheses(FRONT, 1.0, LIKE)
     both = mixed([(0.5, possible[0].prior), (0.5, possible[-1].prior)])
-    torch.testing.assert_close(both.mean, (possible[0].prior.mean + possible[-1].prior.mean) / 2)
+    metres = (possible[0].prior.mean.exp() + possible[-1].prior.mean.exp()) / 2
+    torch.testing.assert_close(both.mean.exp(), metres)
     apart = possible[0].prior.mean[0, WAIST] - possible[-1].prior.mean[0, WAIST]
     assert both.covariance[WAIST, WAIST] > apart**2 / 4
 

@@ -4,9 +4,9 @@
     python3 docker/vendors.py --from vendors --root /out [--free]
 
 Run by docker/Dockerfile.  Every checkout that is there must be at its pinned commit and unchanged,
-or the build ends; what is not there is left out, and with none of them the image is the free
-default's.  Only the paths of vendors.toml are copied, the licence among them; no history.
-`ROOT/app/vendors.json` says what was brought: the worker tells it on its status page.
+or the build ends; what is not there, or needed by tests alone, is left out, and with none of them
+the image is the free default's.  Only the paths of vendors.toml are copied, the licence among them;
+no history.  `ROOT/app/vendors.json` says what was brought: the worker tells it on its status page.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def bring(vendors: Sequence[Vendor], source: Path, root: Path, *, free: bool) ->
     brought = []
     for vendor in vendors:
         folder = source / vendor.name
-        if not folder.is_dir() or (free and vendor.commercial == NON_COMMERCIAL):
+        if vendor.container is None or not folder.is_dir():
+            continue
+        if free and vendor.commercial == NON_COMMERCIAL:
             continue
         check(vendor, folder)
         target = root / vendor.container.lstrip("/")
@@ -64,7 +66,7 @@ def bring(vendors: Sequence[Vendor], source: Path, root: Path, *, free: bool) ->
 _LEFTOVERS = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
-def _entry(vendor: Vendor) -> dict[str, str]:
+def _entry(vendor: Vendor) -> dict[str, str | None]:
     return {
         "name": vendor.name,
         "commit": vendor.commit,

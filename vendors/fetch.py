@@ -53,8 +53,8 @@ class Vendor:
     """yes, conditions or no."""
     used: str
     """What it does for us."""
-    container: str
-    """Where the image has it."""
+    container: str | None = None
+    """Where the image has it; None: it does not."""
     variable: str | None = None
     """The variable of the worker that names that folder."""
     paths: tuple[str, ...]
@@ -82,7 +82,7 @@ def read_vendors(path: Path = LIST) -> list[Vendor]:
 def _vendor(entry: dict[str, object], path: Path) -> Vendor:
     name = entry.get("name", "?")
     known = {field.name for field in fields(Vendor)}
-    needed = known - {"variable"}
+    needed = known - {"container", "variable"}
     wrong = sorted((needed - entry.keys()) | (entry.keys() - known))
     if wrong:
         raise VendorError(f"{path.name}: {name}: missing or unknown: {', '.join(wrong)}.")

@@ -20,7 +20,7 @@ tell it.  The supervisor's tests start it instead of `worker.engine.process`.
 
 `sources["computed"]` names the stages that were computed and not resumed, `sources["economy"]` is
 there when it was asked for, `sources["pid"]` tells processes apart, `sources["gpu"]` is what the
-process sees of the GPUs.
+process sees of the GPUs.  With `smplx_dir` it has a licensed body while that folder is there.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class FakeBuilder:
         sys.stderr.write("this is the tests' fake engine\n")
         self._jobs = 0
         self._leaked: list[bytes] = []
+        self._volume = Path(config.smplx_dir) if config.smplx_dir else None
         behaviour = config.gltfpack_path or ""
         if behaviour == "die-in-setup":
             os._exit(7)
@@ -62,7 +63,12 @@ class FakeBuilder:
             raise ModelMissing("pose.tflite is not there.")
 
     def ready(self) -> Ready:
-        return Ready(device_name="fake", models=("fake-model@0",), fingerprint=FINGERPRINT)
+        return Ready(
+            device_name="fake",
+            models=("fake-model@0",),
+            licensed=("fake-smplx",) if self._volume and self._volume.is_dir() else (),
+            fingerprint=FINGERPRINT,
+        )
 
     def build(self, job: RunJob, advance: Advance, checkpoint: Checkpoint) -> Built:
         self._jobs += 1

@@ -260,9 +260,13 @@ def test_the_fingerprint_is_that_of_code_weights_and_choices(tmp_path: Path) -> 
     assert one == fingerprint(["a", "b"], {"pose": "apose"})
     assert one != fingerprint(["a"], {"pose": "apose"})
     assert one != fingerprint(["a", "b"], {"pose": "tpose"})
+    assert one != fingerprint(["a", "b"], {"pose": "apose"}, [tmp_path])
     (tmp_path / "a.py").write_text("x = 1")
     before = source_digest(tmp_path)
     (tmp_path / "notes.txt").write_text("no code")
     assert source_digest(tmp_path) == before
+    (tmp_path / "network.yaml").write_text("layers: 3")
+    configured = source_digest(tmp_path)
+    assert configured != before
     (tmp_path / "a.py").rename(tmp_path / "b.py")
-    assert source_digest(tmp_path) != before
+    assert source_digest(tmp_path) not in {before, configured}

@@ -105,6 +105,14 @@ def test_an_image_that_may_be_public_has_no_code_that_may_not(
     assert not (tmp_path / "root" / "app" / "vendors" / "thing").exists()
 
 
+def test_what_only_tests_need_is_in_no_image(
+    image: ModuleType, checkout: Vendor, tmp_path: Path
+) -> None:
+    unused = replace(checkout, container=None)
+    assert image.bring([unused], tmp_path / "context", tmp_path / "root", free=False) == []
+    assert files_below(tmp_path / "root") == {"app/vendors.json"}
+
+
 def test_without_any_the_image_is_built_and_says_that_it_is_the_free_default(
     image: ModuleType, checkout: Vendor, tmp_path: Path
 ) -> None:

@@ -114,7 +114,10 @@ MESSAGES = [
     ),
     (
         Ready(device_name="cpu", models=("m@1",), fingerprint="f"),
-        b'{"kind":"ready","device_name":"cpu","cuda":null,"models":["m@1"],"fingerprint":"f"}\n',
+        (
+            b'{"kind":"ready","device_name":"cpu","cuda":null,"models":["m@1"],"licensed":[],'
+            b'"fingerprint":"f"}\n'
+        ),
     ),
     (
         Beat(rss_bytes=4096, cuda_reserved_bytes=0),

@@ -189,12 +189,20 @@ class Pipeline:
     @property
     def models(self) -> list[str]:
         """What is loaded, with digests."""
+        neutral = self._bodies[Gender.NEUTRAL]  # one file holds all three free ones
+        free = [] if neutral.is_smplx else [neutral.model.data.source]
+        return [self._observer.source, *self._brought(), *free]
+
+    @property
+    def licensed(self) -> list[str]:
+        """Names of what the operator brought and was loaded: `pixie`, `smplx-neutral` and so on."""
+        return [source.partition("@")[0] for source in self._brought()]
+
+    def _brought(self) -> list[str]:
         outlines = [self._masks.source] if self._masks else []
         estimators = [estimator.source for estimator in self._chain.estimators]
-        bodies = dict.fromkeys(body.model.data.source for body in self._bodies.values())
-        if not self._bodies[Gender.NEUTRAL].is_smplx:  # one file holds all three
-            bodies = dict.fromkeys([self._bodies[Gender.NEUTRAL].model.data.source])
-        return [self._observer.source, *outlines, *estimators, *bodies]
+        bodies = [body.model.data.source for body in self._bodies.values() if body.is_smplx]
+        return [*outlines, *estimators, *dict.fromkeys(bodies)]
 
     def cuda_reserved_bytes(self) -> int:
         """How much CUDA memory torch's allocator holds; 0 on the CPU."""
@@ -339,7 +347,16 @@ class Pipeline:
                 "gltfpack": bool(config.gltfpack_path),
                 "require_gltfpack": config.require_gltfpack,
             },
+            self._vendors_code(),
         )
+
+    def _vendors_code(self) -> list[Path]:
+        folders = self.config.estimators.code()
+        if self._masks and self.config.sam2_dir:
+            folders.append(Path(self.config.sam2_dir) / "sam2")
+        if self._second and self.config.anthropometry_dir:
+            folders.append(Path(self.config.anthropometry_dir))
+        return folders
 
     def _export_options(self) -> ExportOptions:
         path = self.config.gltfpack_path

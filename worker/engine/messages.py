@@ -87,6 +87,8 @@ class Ready(_Message):
     cuda: str | None = None
     """CUDA's version, when it computes there."""
     models: tuple[str, ...]
+    licensed: tuple[str, ...] = ()
+    """Names of those that the operator brought: a process that comes after must have them, too."""
     fingerprint: str
     """Of code, weights and configuration: what was computed under one can be used under it."""
 

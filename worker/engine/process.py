@@ -82,6 +82,7 @@ class PipelineBuilder:
             device_name=self._pipeline.device_name,
             cuda=self._pipeline.cuda_version,
             models=tuple(self._pipeline.models),
+            licensed=tuple(self._pipeline.licensed),
             fingerprint=self._pipeline.fingerprint,
         )
 

@@ -3,8 +3,9 @@
     STARTING ──▶ READY ◀──▶ BUSY          a job that ends badly for the process (crash, deadline,
        │  ▲                   │           cancellation) costs that attempt; a fresh process follows
        │  └───────────────────┘
-       ├──▶ SETUP_FAILED      the models cannot be loaded, or several different jobs in a row took
-       │                      the process with them; tried again, slower and slower
+       ├──▶ SETUP_FAILED      the models cannot be loaded, or are fewer than the process before
+       │                      had, or several different jobs in a row took the process with them;
+       │                      tried again, slower and slower
        └──▶ DEFUNCT           the process dies again and again before it is ready; given up
 
 Only deaths before `READY` count towards DEFUNCT: a job that kills every process that it meets is
@@ -41,6 +42,7 @@ from worker.errors import (
     EngineCrashed,
     EngineError,
     EngineUnavailable,
+    ModelMissing,
 )
 from worker.observability.logs import get_logger
 
@@ -291,6 +293,12 @@ class Engine:
             raise EngineCrashed(f"The engine process began with {message.kind!r}.")
         if child.is_lost:
             raise EngineCrashed("The engine process ended as soon as it was ready.")
+        if lost := _lost(self.info, message):
+            await self._end_child()  # it would hold its memory until the next attempt
+            raise ModelMissing(
+                f"{', '.join(lost)}: loaded before, and not found when the engine started again.",
+                advice="Is the volume still there? To go on without them, restart the worker.",
+            )
         self.info = message
         log.info("engine.ready", device=message.device_name, models=list(message.models))
         self._usable.set()
@@ -314,6 +322,14 @@ class Engine:
             **({"why": str(reason), "advice": reason.advice} if reason else {}),
         )
         self._on_state(state)
+
+
+def _lost(before: Ready | None, now: Ready) -> list[str]:
+    """Name what the operator brought that an earlier process had loaded and this one has not.
+
+    With the volume gone it would compute the free default's avatars, and nobody would notice.
+    """
+    return [name for name in before.licensed if name not in now.licensed] if before else []
 
 
 async def _converse(

@@ -53,6 +53,15 @@ class EstimatorConfig:
         }
         return [path for name in self.enabled() for path in files[name]]
 
+    def code(self) -> list[Path]:
+        """The folders of the vendors' code that the enabled ones run."""
+        sam3d = Path(self.sam3d_repo_dir or "")
+        folders = {
+            SAM3D_BODY: [sam3d / "sam_3d_body", sam3d.parent / "dinov3" / "dinov3"],
+            PIXIE: [Path(self.pixie_dir or "") / "pixielib"],
+        }
+        return [path for name in self.enabled() for path in folders[name]]
+
     def why_none(self) -> str:
         """Say, for each in the declared order, why it is not enabled."""
         why = {

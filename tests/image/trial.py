@@ -49,6 +49,13 @@ for vendor in built:
         import_vendor(pathlib.Path(vendor["folder"]), "sam2.build_sam", variable="")
 print(", ".join(vendor["name"] for vendor in built))
 """
+FIND_NONCOMMERCIAL: Final = """
+import importlib.util, json, pathlib
+found = [name for name in ("smplx", "pixielib") if importlib.util.find_spec(name)]
+found += [v["licence"] for v in json.load(open("/app/vendors.json")) if "MPI" in v["licence"]]
+found += [str(p) for p in pathlib.Path("/app", "src").rglob("*.py")]
+print(found)
+"""
 FIND_FILES: Final = (
     "import os; print([f for _, _, files in os.walk('/tmp') for f in files if f != '.lock'])"
 )
@@ -119,6 +126,7 @@ class Trial:
         labels = facts["Config"]["Labels"] or {}
         self._commit = labels.get("org.opencontainers.image.revision", "")
         self._is_cpu = labels.get("avatar-worker.torch") == "cpu"
+        self._may_be_public = labels.get("avatar-worker.with-noncommercial") == "0"
         limit = CPU_IMAGE_MB if self._is_cpu else CUDA_IMAGE_MB
         size = facts["Size"] / MB
         self._note("size", f"{size:.0f} MB", f"≤ {limit} MB", size <= limit)
@@ -199,6 +207,9 @@ class Trial:
         """Every vendor's code is where the record says; SAM 2's can be imported, if it is there."""
         code, said = container.execute("python", "-c", FIND_VENDORS)
         self._note("vendors' code", said[-80:] or "none", "there, at its pins", code == 0)
+        if self._may_be_public:
+            _, found = container.execute("python", "-c", FIND_NONCOMMERCIAL)
+            self._note("non-commercial code", found[-200:], "[]", found == "[]")
 
     def _identity(self, client: httpx.Client, token: str) -> None:
         code = client.get("/v1/ping").status_code

@@ -2,9 +2,8 @@
 
 Each pair of photos is seen and fitted as it is, and again mirrored, as a JPEG of quality 60, with
 a twentieth cut off or added on each side, and at half the resolution; with `--again DIR`, other
-photos of the same people (the case of the same name there) are fitted, too.  "Mirrored, fit alone"
-mirrors what was observed, not the photo: what differs there is the fit's own doing.  Front and
-side with declared gender and height, no weight; the observers and the fit are the worker's own.
+photos of the same people (the case of the same name there) are fitted, too.  Front and side with
+declared gender and height, no weight; the observers and the fit are the worker's own.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from worker.avatar.measure import Measurer
 from worker.avatar.observe import assets
 from worker.avatar.observe.observer import Observer
 from worker.avatar.photo import read_photo
-from worker.avatar.types import KEYPOINTS, ByteArray, Gender, Observation, Photo, ViewName
+from worker.avatar.types import ByteArray, Gender, Observation, Photo, ViewName
 from worker.errors import AvatarError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -89,47 +88,14 @@ def halved(pixels: ByteArray) -> ByteArray:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
-MIRRORED_ALONE: Final = Check("mirrored, fit alone", 0.3)
 AGAIN: Final = Check("other photos", 1.0)
 CHECKS: Final = (
     Check("mirrored", 0.3, mirrored),
-    MIRRORED_ALONE,
     Check("JPEG 60", 0.7, recompressed),
     Check("cropped", 0.7, cropped),
     Check("widened", 0.7, widened),
     Check("half", 0.7, halved),
 )
-
-
-def mirror_observation(seen: Observation) -> Observation:
-    """What would be seen in the mirror: left and right change places.
-
-    Args:
-        seen: what was seen; its keypoints are named, so that the left one becomes the right one.
-    """
-    width = seen.intrinsics.width
-    other = [
-        KEYPOINTS.index(_other_side(name)) if _other_side(name) in KEYPOINTS else row
-        for row, name in enumerate(KEYPOINTS)
-    ]
-    keypoints = seen.keypoints[other].copy()
-    keypoints[:, 0] = width - keypoints[:, 0]
-    x0, y0, x1, y1 = seen.box
-    changed: dict[str, Any] = {
-        "keypoints": keypoints,
-        "mask": np.ascontiguousarray(seen.mask[:, ::-1]),
-        "box": np.array([width - x1, y0, width - x0, y1], dtype=np.float32),
-    }
-    skin = getattr(seen, "skin", None)
-    if skin is not None:
-        changed["skin"] = np.ascontiguousarray(skin[:, ::-1])
-    return replace(seen, **changed)
-
-
-def _other_side(name: str) -> str:
-    if name.startswith("left_"):
-        return name.replace("left_", "right_", 1)
-    return name.replace("right_", "left_", 1)
 
 
 class Subject:
@@ -202,14 +168,10 @@ def compare(worker: Worker, case: Case, again: Path | None) -> list[Difference]:
             case.name, check.name, {key: after[key] - value for key, value in before.items()}
         )
 
-    found = []
-    for check in CHECKS:
-        if check is MIRRORED_ALONE:
-            found.append(tried(check, lambda: [mirror_observation(one) for one in seen]))
-        else:
-            found.append(
-                tried(check, lambda check=check: worker.observe(subject.photos, check.change))
-            )
+    found = [
+        tried(check, lambda check=check: worker.observe(subject.photos, check.change))
+        for check in CHECKS
+    ]
     if again is not None and (again / case.name).is_dir():
         others = Subject(Case(again / case.name))
         found.append(tried(AGAIN, lambda: worker.observe(others.photos)))

@@ -36,6 +36,7 @@ from worker.avatar.fit.cloth import (
     skin_regions,
 )
 from worker.avatar.fit.evidence import Evidence, gather
+from worker.avatar.fit.mirror import all_one_way, as_seen
 from worker.avatar.fit.options import FitOptions
 from worker.avatar.fit.outline import match, outline_finder
 from worker.avatar.fit.residuals import ImageTargets, ShapePrior, dressed_outline, outline_targets
@@ -100,17 +101,16 @@ def fit_body(
     """
     tell = progress or (lambda _: None)
     options = options or FitOptions()
-    views = [gather(observation) for observation in observations]
+    seen, initial = all_one_way(tuple(observations), initial)
+    views = [gather(observation) for observation in seen]
     shape = articulated_shape(body.data, body.num_betas, body.device)
     with torch.inference_mode():
         prior = ShapePrior(shape, body.data.people, height_m, weight_kg)
         prior.check_height()
         solved = _solve(shape, views, prior, options, initial=initial, tell=tell)
         _check_shape(solved.state.betas)
-        return replace(
-            _report(shape, body, views, observations, solved),
-            warnings=_disagreements(prior, solved.state.betas),
-        )
+        fit = as_seen(_report(shape, body, views, seen, solved), tuple(observations))
+        return replace(fit, warnings=_disagreements(prior, solved.state.betas))
 
 
 def _check_shape(betas: Tensor) -> None:

@@ -1,0 +1,103 @@
+"""Left and right: every view is fitted looking one way, so that its mirror image fits the same.
+
+Bodies are symmetric, photos are not, and where a photo has two answers it hangs on little which
+one is found.  The mirror image of a photo must not find the other one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from worker.avatar.body.layout import JOINT_NAMES
+from worker.avatar.types import (
+    KEYPOINTS,
+    BodyFit,
+    FittedView,
+    Float64Array,
+    InitialGuess,
+    Int64Array,
+    Observation,
+)
+
+_TRUNK = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
+
+
+def _other_side(names: tuple[str, ...]) -> Int64Array:
+    """(n,) the row of each name's counterpart; what has none is its own."""
+    other = {"left": "right", "right": "left"}
+    parted = (name.partition("_") for name in names)
+    return np.array([names.index(other.get(side, side) + sep + rest) for side, sep, rest in parted])
+
+
+_OTHER_KEYPOINT = _other_side(tuple(KEYPOINTS))
+_OTHER_JOINT = _other_side(JOINT_NAMES)
+_MIRRORED_TURN = np.array([1.0, -1.0, -1.0])
+"""A rotation's axis seen in the mirror x → −x: S R S with S = diag(−1, 1, 1)."""
+
+
+def looks_left(observation: Observation) -> bool:
+    """Whether the person's limbs and face lie left of the trunk, in the image, rather than right.
+
+    An observation and its mirror image never agree on it.
+    """
+    x = observation.keypoints[:, 0]
+    return bool(x.mean() < x[[KEYPOINTS.index(name) for name in _TRUNK]].mean())
+
+
+def mirrored(observation: Observation) -> Observation:
+    """What would be seen in the mirror: left and right change places."""
+    width = observation.intrinsics.width
+    keypoints = observation.keypoints[_OTHER_KEYPOINT].copy()
+    keypoints[:, 0] = width - keypoints[:, 0]
+    x0, y0, x1, y1 = observation.box
+    skin = observation.skin
+    return replace(
+        observation,
+        keypoints=keypoints,
+        mask=np.ascontiguousarray(observation.mask[:, ::-1]),
+        box=np.array([width - x1, y0, width - x0, y1], dtype=np.float32),
+        skin=None if skin is None else np.ascontiguousarray(skin[:, ::-1]),
+    )
+
+
+def mirrored_pose(pose: Float64Array) -> Float64Array:
+    """The pose (J, 3), axis-angle, of the first J joints, as the mirror shows it."""
+    turned: Float64Array = pose[_OTHER_JOINT[: len(pose)]] * _MIRRORED_TURN
+    return turned
+
+
+def mirrored_view(view: FittedView) -> FittedView:
+    """Pose and place of the mirror image of the person."""
+    return replace(
+        view, pose=mirrored_pose(view.pose), transl=view.transl * np.array([-1.0, 1.0, 1.0])
+    )
+
+
+def all_one_way(
+    observations: tuple[Observation, ...], initial: InitialGuess | None
+) -> tuple[tuple[Observation, ...], InitialGuess | None]:
+    """Mirror the views that look left, and the guess of their poses."""
+    turned = {seen.view for seen in observations if looks_left(seen)}
+    if initial is not None:
+        poses = {
+            view: mirrored_pose(pose) if view in turned else pose
+            for view, pose in initial.poses.items()
+        }
+        initial = replace(initial, poses=poses)
+    return tuple(mirrored(o) if o.view in turned else o for o in observations), initial
+
+
+def as_seen(fit: BodyFit, observations: tuple[Observation, ...]) -> BodyFit:
+    """Turn the views of a fit back to how the photos show them.
+
+    Args:
+        fit: to what `all_one_way` made of the observations.
+        observations: as they were.
+    """
+    views = tuple(
+        mirrored_view(view) if looks_left(seen) else view
+        for view, seen in zip(fit.views, observations, strict=True)
+    )
+    return replace(fit, views=views)

@@ -15,8 +15,8 @@ from worker.avatar.types import Gender
 
 LOCAL_SIGMA = 0.15
 """Of anny's local changes.  The shape space is made with more, so that these lie inside it; with
-this much, height and weight leave as much open as among the people of ANSUR II
-(recipes/free_body/README.md)."""
+this much, height and weight leave, on average, as much open of chest, waist and hip as among the
+people of ANSUR II, but less of the waist (recipes/free_body/README.md)."""
 
 BMI_KG_M2 = (17.0, 40.0)
 

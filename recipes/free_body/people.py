@@ -4,8 +4,8 @@
 
 The shape space was made from people who vary more than any (local changes of σ 0.25), so that it
 reaches everybody; taken as the prior of a fit, its standard normal betas expect too much.  With
-σ 0.15, what height and weight leave open of chest, waist, hip and inside leg is what they leave
-open in ANSUR II (6,068 people; `recipes/free_body/README.md` has the table).
+σ 0.15, what height and weight leave open of chest, waist and hip is, on average, what they leave
+open in ANSUR II (6,068 people; `recipes/free_body/README.md` has the table and what it hides).
 """
 
 from __future__ import annotations

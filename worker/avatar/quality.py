@@ -23,19 +23,19 @@ IOU_LOW = 0.75
 clothes reach 0.76 to 0.92, an open coat less."""
 
 GIRTHS: tuple[str, ...] = ("chestCm", "waistCm", "hipCm")
-HIGH_WITHIN_CM = 7.0
+HIGH_WITHIN_CM = 5.0
 """Half width of an interval up to which a girth is known as well as photographs of dressed people
-allow today: fitted clothes, two sides and a weight give 5 to 7 cm."""
+allow today: two sides and a weight give 3.5 to 4.5 cm."""
 LOW_BEYOND_CM = 13.0
 """Half width beyond which it is hardly known: no better than a guess from the height, whose mean
 error of 8 to 10 cm is ±17 to 20."""
 WORTH_A_WORD_CM = 7.5
 """Half width from which the clothes are named as the cause."""
-FITTED_CM = 6
+FITTED_CM = 4
 """What fitted clothes, a side photo and a weight bring the half widths to, on the development
 split."""
 
-NO_SIDE_PHOTO = "No side photo: chest, waist and hip are less certain. Adding one helps most."
+NO_SIDE_PHOTO = "No side photo: chest, waist and hip are less certain. Adding one helps."
 
 _HIDDEN_BY = {"top": ("chestCm", "waistCm"), "trousers or skirt": ("hipCm",)}
 """Which measurements what is worn hides."""

@@ -11,9 +11,10 @@ from tests.benchmarks.cases import Case
 from worker.avatar.body.free import free_body
 from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import FitOptions, fit_body
+from worker.avatar.fit.solver import Solver
 from worker.avatar.measure import Measurer
 from worker.avatar.types import BodyFit, ViewName
-from worker.errors import BodyHidden
+from worker.errors import BodyHidden, FitFailed
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"
 BOTH = (ViewName.FRONT, ViewName.SIDE)
@@ -104,6 +105,19 @@ def test_a_photo_that_nobody_explains_is_refused(case: Case) -> None:
     wall = replace(seen, mask=np.ones_like(seen.mask))
     with pytest.raises(BodyHidden):
         fit_body(body, [wall], height_m=1.7)
+
+
+def test_equations_without_an_answer_are_a_named_failure(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def singular(*_: object) -> None:
+        torch.linalg.cholesky(torch.zeros((2, 2)))
+
+    monkeypatch.setattr(Solver, "improve", singular)
+    body = BodyModel(free_body(case.gender), dtype=torch.float64)
+    views = [case.observation(view) for view in ViewName]
+    with pytest.raises(FitFailed, match="without an answer"):
+        fit_body(body, views, height_m=1.7)
 
 
 def test_progress_only_grows_and_ends(case: Case) -> None:

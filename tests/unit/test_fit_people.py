@@ -1,16 +1,21 @@
 """Whom the fit expects: one sex or the other, until the photos say which."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from tests.benchmarks.cases import Case
 from worker.avatar.body.free import free_body
 from worker.avatar.body.jacobian import articulated_shape
-from worker.avatar.body.model import People
+from worker.avatar.body.model import BodyModel, People
+from worker.avatar.fit import FitOptions, fit_body
 from worker.avatar.fit.laplace import log_evidence, shares
 from worker.avatar.fit.residuals import ShapePrior
-from worker.avatar.types import Gender
+from worker.avatar.types import Gender, ViewName
 
+CASES = Path(__file__).resolve().parents[1] / "data" / "cases"
 CPU = torch.device("cpu")
 SHAPE = articulated_shape(free_body(Gender.NEUTRAL), 50, CPU)
 
@@ -49,6 +54,23 @@ def test_evidence_is_the_integral_over_everything_else() -> None:
     np.testing.assert_allclose(found, found[0], atol=1e-3)
 
 
+def test_unknowns_that_nothing_speaks_of_do_not_matter() -> None:
+    generator = torch.Generator().manual_seed(6)
+    rows = torch.randn((9, 4), generator=generator, dtype=torch.float64)
+    seen = torch.randn(9, generator=generator, dtype=torch.float64)
+    at, prior = torch.tensor([0, 1]), torch.eye(2, dtype=torch.float64)
+    less = [
+        log_evidence(rows.mT @ rows, -rows.mT @ seen, at, prior, away.expand(2))
+        for away in torch.tensor([0.0, 1.0], dtype=torch.float64)
+    ]
+    rows = torch.cat([rows, torch.zeros((9, 3), dtype=torch.float64)], dim=1)
+    more = [
+        log_evidence(rows.mT @ rows, -rows.mT @ seen, at, prior, away.expand(2))
+        for away in torch.tensor([0.0, 1.0], dtype=torch.float64)
+    ]
+    assert more[1] - more[0] == pytest.approx(less[1] - less[0], abs=1e-6)
+
+
 def test_shares_sum_to_one_however_unlikely_all_are() -> None:
     assert shares([-5000.0, -5000.0 + np.log(3)]) == pytest.approx([0.25, 0.75])
 
@@ -83,3 +105,16 @@ def test_a_body_of_one_sex_or_of_the_operator_is_left_as_it_is() -> None:
         before = prior.residual(person)
         prior.weigh(person, *_equations(prior, person, person, 0.1))
         torch.testing.assert_close(prior.residual(person), before)
+
+
+def test_undressed_and_of_undeclared_sex_is_fitted() -> None:
+    case = Case(CASES / "female-00")
+    body = BodyModel(free_body(Gender.NEUTRAL), dtype=torch.float64)
+    fit = fit_body(
+        body,
+        [case.observation(ViewName.FRONT)],
+        height_m=case.request["heightCm"] / 100,
+        options=FitOptions(silhouette_torso_erode_px=0.0),
+    )
+    assert fit.wear == ()
+    assert fit.views[0].iou > 0.9

@@ -107,7 +107,10 @@ def fit_body(
     with torch.inference_mode():
         prior = ShapePrior(shape, body.data.people, height_m, weight_kg)
         prior.check_height()
-        solved = _solve(shape, views, prior, options, initial=initial, tell=tell)
+        try:
+            solved = _solve(shape, views, prior, options, initial=initial, tell=tell)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # documented, but not in its stubs
+            raise FitFailed(f"the fit met equations without an answer: {error}") from error
         _check_shape(solved.state.betas)
         fit = as_seen(_report(shape, body, views, seen, solved), tuple(observations))
         return replace(fit, warnings=_disagreements(prior, solved.state.betas))

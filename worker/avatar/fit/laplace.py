@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_NOTHING = 1e-9
+"""Beside curvatures of 1 and more; the solver's own steps have it, too."""
+
 
 def log_evidence(
     matrix: Tensor, gradient: Tensor, at: Tensor, precision: Tensor, away: Tensor
@@ -27,6 +30,8 @@ def log_evidence(
     """
     whole = matrix.clone()
     whole[at[:, None], at] += precision
+    # What nothing speaks of, as cloth that nobody wears, is the same for every prior.
+    whole.diagonal().add_(_NOTHING)
     slope = gradient.clone()
     slope[at] += precision @ away
     factored = torch.linalg.cholesky(whole)

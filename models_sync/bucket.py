@@ -6,9 +6,9 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 from typing import Any
+from urllib.parse import SplitResult
 
 import certifi
 import urllib3
@@ -29,13 +29,13 @@ from models_sync.errors import (
     TransferStalled,
 )
 from models_sync.manifest import ManifestFile
+from models_sync.presign import PATTERN_KEY, Presigner
 from models_sync.settings import SyncSettings
 
 CONNECT_S = 5.0
 REGION = "us-east-1"
 """MinIO's own default; named, so that no call goes out to ask for it."""
 MAX_CONNECTIONS = 64
-SIGNED_FOR = timedelta(hours=1)
 _ASK_AGAIN = retry(
     retry=retry_if_exception(
         lambda error: isinstance(error, BucketUnreachable) and not isinstance(error, AnswerStrange)
@@ -67,6 +67,12 @@ class Bucket:
     def __init__(self, settings: SyncSettings) -> None:
         self._bucket = settings.minio_bucket
         self._client = make_client(settings, read_s=settings.stall_s)
+        self._presigner = Presigner(
+            self._client.get_presigned_url("GET", self._bucket, PATTERN_KEY),
+            settings.minio_access_key.get_secret_value(),
+            settings.minio_secret_key.get_secret_value(),
+            REGION,
+        )
         self.where = f"{settings.minio_endpoint.split('://')[-1].rstrip('/')}/{self._bucket}"
 
     @_ASK_AGAIN
@@ -116,15 +122,10 @@ class Bucket:
             raise ObjectDamaged(f"{key} is larger than {max_bytes:,} bytes")
         return data
 
-    def sign(self, remote: RemoteObject) -> str:
+    def sign(self, remote: RemoteObject) -> SplitResult:
         """A URL that reads an object for an hour; a request adds its own Range to it."""
-        return self._client.get_presigned_url(
-            "GET",
-            self._bucket,
-            remote.key,
-            expires=SIGNED_FOR,
-            version_id=remote.published.version_id if remote.published else None,
-        )
+        published = remote.published
+        return self._presigner.sign(remote.key, published.version_id if published else None)
 
     @contextmanager
     def _named_errors(self, key: str = "") -> Iterator[None]:

@@ -23,7 +23,7 @@ def aligned_buffer(size: int) -> memoryview:
     return memoryview(mmap.mmap(-1, size))
 
 
-def open_direct(path: Path) -> int:
+def open_direct(path: Path | str) -> int:
     """Open an existing file for `write_direct`; -1 where the file system has no such thing."""
     try:
         return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_DIRECT)

@@ -7,12 +7,10 @@ nothing, tells how far it is, and writes the state, last.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from models_sync.atomic import flush_folder
 from models_sync.bucket import Bucket, RemoteObject
@@ -30,7 +28,7 @@ from models_sync.progress import Meter, OnProgress, Phase, Progress, eta_s
 from models_sync.settings import SyncSettings
 from models_sync.state import Identity, State
 from models_sync.tuner import Tuner
-from models_sync.volume import named_errors, refuse_elsewhere, refuse_overfull
+from models_sync.volume import folders_of, named_errors, refuse_elsewhere, refuse_overfull
 from models_sync.work import FileInWork, Work
 
 TICK_S = 0.05
@@ -109,15 +107,15 @@ class Fetch:
             raise self._error
         self._tell()
         if self._adopt:
-            for folder in {Path(path).parent for path in self.fetched}:
-                sweep(self._root / folder, set(self.fetched))
+            for folder in folders_of(self._root, self.fetched):
+                sweep(folder, set(self.fetched))
 
     # -- before the first byte ------------------------------------------------------------------
     def _reserve(self) -> None:
         """Find what an earlier attempt left, and make room for the rest."""
         large = [file for file in self._files if file.partial.parts > 1]
         with named_errors(self._root):
-            for folder in {file.partial.final.parent for file in self._files}:
+            for folder in folders_of(self._root, (file.remote.path for file in self._files)):
                 refuse_elsewhere(self._root, folder)
             # Without the lock, too: a volume that is full takes none, and what lies there is
             # then all the room that there is.
@@ -279,8 +277,8 @@ class Fetch:
             return
         kept = []
         with named_errors(self._root):
-            for folder in {os.path.dirname(file.remote.path) for file, _ in done}:  # noqa: PTH120 - of thousands
-                flush_folder(self._root / folder)
+            for folder in folders_of(self._root, (file.remote.path for file, _ in done)):
+                flush_folder(folder)
             for file, identity in done:
                 if self._note(file, identity):
                     kept.append(file.remote.path)

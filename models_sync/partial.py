@@ -44,15 +44,21 @@ class Partial:
     def __init__(
         self, root: Path, remote: RemoteObject, writer: str, *, direct: bool = True
     ) -> None:
-        self.final = root / remote.path
+        # Strings: of thousands of small files, pathlib's work on names was a tenth.
+        self._final = f"{root}/{remote.path}"
         self.part_size = part_size(remote)
         self.parts = part_count(remote.size, self.part_size)
         self._remote = remote
         self._version = f"{_PREFIX}{_hash(remote.path, 8)}{_hash(_version(remote), 16)}"
-        self._part = self.final.with_name(f"{self._version}{writer}.part")
-        self._map = self._part.with_suffix(".map")
+        whole_name = f"{self._final.rpartition('/')[0]}/{self._version}{writer}"
+        self._part, self._map = f"{whole_name}.part", f"{whole_name}.map"
         self._direct = direct and self.parts > 1
         self._data_descriptor = self._direct_descriptor = self._map_descriptor = -1
+
+    @property
+    def final(self) -> Path:
+        """Where it will lie."""
+        return Path(self._final)
 
     def adopt(self, quiet_s: float = 0.0) -> int:
         """Go on with what another writer left of this version; the bytes that it has room for.
@@ -72,7 +78,7 @@ class Partial:
                 found.rename(self._part)
                 with contextlib.suppress(FileNotFoundError):
                     found.with_suffix(".map").rename(self._map)
-                return min(self._part.stat().st_blocks * 512, self._remote.size)
+                return min(Path(self._part).stat().st_blocks * 512, self._remote.size)
         return 0
 
     def reserve(self) -> None:
@@ -84,7 +90,7 @@ class Partial:
         """
         self.open()
         try:
-            with named_errors(self.final):
+            with named_errors(self._final):
                 reserve(self._data_descriptor, self._remote.size)
         finally:
             self.close()
@@ -95,7 +101,7 @@ class Partial:
         Raises:
             VolumeUnwritable: the folder may not be written.
         """
-        with named_errors(self.final):
+        with named_errors(self._final):
             try:
                 self._data_descriptor = os.open(self._part, _OPEN, 0o644)
             except FileNotFoundError:
@@ -125,7 +131,7 @@ class Partial:
     def holds(self, part: int, buffer: memoryview) -> bool:
         """Whether the part on the disk is what the map and, if there is one, the manifest say."""
         size = self.size_of(part)
-        with named_errors(self.final):
+        with named_errors(self._final):
             read = os.preadv(self._data_descriptor, [buffer[:size]], part * self.part_size)
             slot = os.pread(self._map_descriptor, DIGEST_BYTES, part * DIGEST_BYTES)
         digest = blake3(buffer[:size]).digest()
@@ -146,7 +152,7 @@ class Partial:
             VolumeUnwritable: the disk does not take it.
         """
         offset = part * self.part_size
-        with named_errors(self.final):
+        with named_errors(self._final):
             written = write_direct(self._direct_descriptor, data, offset)
             if written < len(data):
                 start = offset + written
@@ -159,12 +165,12 @@ class Partial:
 
     def digest(self, algorithm: str) -> str:
         """The hash of the whole file, read back: for what only a whole can be held against."""
-        with named_errors(self.final), self._part.open("rb") as file:
+        with named_errors(self._final), Path(self._part).open("rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()
 
     def flush(self) -> None:
         """Bring the bytes to the disk."""
-        with named_errors(self.final):
+        with named_errors(self._final):
             os.fsync(self._data_descriptor)
 
     def publish(self) -> Identity:
@@ -176,16 +182,16 @@ class Partial:
         Raises:
             PartialLost: another process took it over or removed it.
         """
-        with named_errors(self.final):
+        with named_errors(self._final):
             now_ns = time.time_ns() // 1_000_000_000 * 1_000_000_000
             os.utime(self._data_descriptor, ns=(now_ns, now_ns))  # see `State.note`
             identity = Identity.of(self._data_descriptor)
             try:
-                self._part.replace(self.final)
+                os.replace(self._part, self._final)  # noqa: PTH105 - see `__init__`
             except FileNotFoundError as error:
-                raise PartialLost(f"{self.final}: {self._part.name} is gone") from error
+                raise PartialLost(f"{self._final}: {Path(self._part).name} is gone") from error
             if self.parts > 1:
-                self._map.unlink(missing_ok=True)
+                Path(self._map).unlink(missing_ok=True)
         return identity
 
     def close(self) -> None:
@@ -197,8 +203,8 @@ class Partial:
 
     def discard(self) -> None:
         """Remove the files."""
-        self._part.unlink(missing_ok=True)
-        self._map.unlink(missing_ok=True)
+        Path(self._part).unlink(missing_ok=True)
+        Path(self._map).unlink(missing_ok=True)
 
 
 def part_size(remote: RemoteObject) -> int:

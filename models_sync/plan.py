@@ -21,7 +21,7 @@ from models_sync.errors import (
 from models_sync.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME, Manifest
 from models_sync.names import refuse_collisions, refuse_unsafe
 from models_sync.settings import SOURCE_PREFIXES, SyncSettings
-from models_sync.state import State, local_manifest
+from models_sync.state import Identity, State, local_manifest
 from models_sync.volume import named_errors
 
 MAX_SIGNATURE_BYTES = 64 << 10
@@ -137,7 +137,7 @@ def make_plan(wanted: Wanted, root: Path, state: State) -> Plan:
     check: list[PlannedFile] = []
     present: list[RemoteObject] = []
     for remote in wanted.files:
-        reason, checkable = _why(remote, root / remote.path, state)
+        reason, checkable = _why(remote, f"{root}/{remote.path}", state)
         if reason is None:
             present.append(remote)
         else:
@@ -151,11 +151,11 @@ def expected_md5(remote: RemoteObject) -> str | None:
     return etag if re.fullmatch(r"[0-9a-f]{32}", etag) else None
 
 
-def _why(remote: RemoteObject, path: Path, state: State) -> tuple[str | None, bool]:
+def _why(remote: RemoteObject, path: str, state: State) -> tuple[str | None, bool]:
     """Why a file is not simply there (None when it is), and whether hashing it would tell."""
     with named_errors(path):
         try:
-            size = path.stat().st_size
+            size = Identity.of(path).size
         except (FileNotFoundError, NotADirectoryError):
             return "missing", False
     if size != remote.size:

@@ -35,6 +35,7 @@ from models_sync.plan import Plan, Trust, Wanted, make_plan, read_wanted
 from models_sync.progress import OnProgress, Phase, Progress
 from models_sync.settings import SyncSettings
 from models_sync.state import Identity, State, keep_manifest
+from models_sync.volume import folders_of
 
 ROUNDS = 6
 """How often we plan anew because the bucket or another process changed things meanwhile."""
@@ -166,7 +167,7 @@ class _Pull:
                     raise Interrupted from error
                 wanted = again
             plan = make_plan(wanted, self._root, State(self._root))
-        for folder in {(self._root / remote.path).parent for remote in wanted.files}:
+        for folder in folders_of(self._root, (remote.path for remote in wanted.files)):
             sweep_own(folder, self._writer)
         return wanted
 

@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from models_sync.atomic import cannot_write
@@ -81,6 +81,11 @@ def refuse_overfull(root: Path, needed: int) -> None:
         )
 
 
+def folders_of(root: Path, paths: Iterable[str]) -> set[Path]:
+    """The folders of files, whose paths are below `root`."""
+    return {root / folder for folder in {path.rpartition("/")[0] for path in paths}}
+
+
 def refuse_elsewhere(root: Path, folder: Path) -> None:
     """Pass when what is written to `folder` lands below `root`.
 
@@ -93,12 +98,12 @@ def refuse_elsewhere(root: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path | str) -> Iterator[None]:
     """Turn what the operating system says about `path` into errors with names."""
     try:
         yield
     except OSError as error:
-        raise _name(path, error) from error
+        raise _name(Path(path), error) from error
 
 
 def _name(path: Path, error: OSError) -> VolumeUnwritable:

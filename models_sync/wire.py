@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from models_sync.answers import name_body, refuse_other_range
 from models_sync.bucket import CONNECT_S, Bucket, RemoteObject, authorities
@@ -66,7 +66,7 @@ class Wire:
             AnswerStrange: an answer that is not to what was asked.
         """
         about = f"{self._bucket.where}: {remote.key}: "
-        url = urlsplit(self._bucket.sign(remote))
+        url = self._bucket.sign(remote)
         headers = {"Range": f"bytes={offset}-{offset + size - 1}"}
         if etag:
             if not (

@@ -100,7 +100,7 @@ def test_a_planted_link_is_not_written_through(suffix: str, tmp_path: Path) -> N
     root = tmp_path / "volume"
     (root / "sam3d").mkdir(parents=True)
     first = Partial(root, LARGE, "one")
-    first._part.with_suffix(suffix).symlink_to(victim)
+    Path(first._part).with_suffix(suffix).symlink_to(victim)
     with pytest.raises(VolumeUnwritable):
         first.reserve()
     second = Partial(root, LARGE, "two")

@@ -111,7 +111,8 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a body to photos here and now, without queue or buckets."""
-    from worker.avatar.pipeline import Pipeline, PipelineConfig
+    from worker.avatar.config import PipelineConfig
+    from worker.avatar.pipeline import Pipeline
     from worker.avatar.types import AvatarRequest, Gender
 
     request = AvatarRequest(

@@ -11,7 +11,7 @@ from worker.errors import SettingsError
 from worker.settings import ModelSettings, PipelineSettings
 
 if TYPE_CHECKING:
-    from worker.avatar.pipeline import PipelineConfig
+    from worker.avatar.config import PipelineConfig
 
 
 async def look(models_dir: Path | None, tell: Callable[[Finding], None], *, load: bool) -> None:
@@ -35,8 +35,8 @@ async def look(models_dir: Path | None, tell: Callable[[Finding], None], *, load
 
 def _pipeline_config(models_dir: Path | None) -> PipelineConfig:
     """What the engine would be told, as far as the environment says; else the free default."""
+    from worker.avatar.config import PipelineConfig
     from worker.avatar.estimate.load import EstimatorConfig
-    from worker.avatar.pipeline import PipelineConfig
     from worker.engine_config import engine_config
 
     try:

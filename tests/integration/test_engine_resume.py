@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from worker.avatar.checkpoint import FILES
-from worker.avatar.pipeline import Pipeline, PipelineConfig
+from worker.avatar.config import PipelineConfig
+from worker.avatar.pipeline import Pipeline
 from worker.avatar.types import AvatarRequest, AvatarResult, Gender, Stage
 from worker.engine.messages import Built, EngineConfig, RunJob
 from worker.engine.supervisor import Engine

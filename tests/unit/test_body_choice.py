@@ -9,7 +9,7 @@ import torch
 
 from worker.avatar.body.choice import load_bodies
 from worker.avatar.checkup import checks
-from worker.avatar.pipeline import PipelineConfig
+from worker.avatar.config import PipelineConfig
 from worker.doctor import examine
 from worker.errors import ModelMissing
 

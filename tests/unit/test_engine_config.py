@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from models_sync import verify
+from worker.avatar.config import PipelineConfig
 from worker.avatar.estimate.load import EstimatorConfig
-from worker.avatar.pipeline import PipelineConfig
 from worker.engine.messages import EngineConfig, EstimatorsConfig
 from worker.engine_config import engine_config, licensed_enabled
 from worker.errors import SettingsError

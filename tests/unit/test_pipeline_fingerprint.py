@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from worker.avatar import pipeline
+from worker.avatar import loaded
 from worker.avatar.body.choice import load_bodies
+from worker.avatar.config import PipelineConfig
 from worker.avatar.estimate.load import EstimatorConfig
 
 
@@ -22,13 +23,13 @@ def test_the_maps_and_the_estimators_switches_are_part_of_it(
 
     def key(*, use_mask: bool = True) -> str:
         estimators = EstimatorConfig(sam3d_use_mask=use_mask)
-        config = pipeline.PipelineConfig(estimators=estimators)
-        return pipeline.Pipeline(config, cpu, observer, bodies).fingerprint
+        config = PipelineConfig(estimators=estimators)
+        return loaded.LoadedModels(cpu, observer, bodies).fingerprint(config)
 
     first = key()
     assert key() == first
     assert key(use_mask=False) != first
-    monkeypatch.setattr(pipeline, "mhr_digest", lambda: "other maps")
+    monkeypatch.setattr(loaded, "mhr_digest", lambda: "other maps")
     assert key() != first
 
 
@@ -52,8 +53,8 @@ def test_every_file_of_vendors_code_that_is_run_is_part_of_it(tmp_path: Path) ->
             sam3d_enabled=sam3d,
             sam3d_repo_dir=str(tmp_path / "sam-3d-body"),
         )
-        config = pipeline.PipelineConfig(estimators=estimators)
-        return pipeline.Pipeline(config, cpu, observer, bodies).fingerprint
+        config = PipelineConfig(estimators=estimators)
+        return loaded.LoadedModels(cpu, observer, bodies).fingerprint(config)
 
     keys = [key(), key(sam3d=False)]
     for path in code:

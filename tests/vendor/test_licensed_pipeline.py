@@ -14,9 +14,10 @@ import torch
 
 from tests.vendor import fabricate_body, fabricate_pixie, fabricate_sam3d
 from tests.vendor.conftest import SAMPLE, checkout
+from worker.avatar.config import PipelineConfig
 from worker.avatar.estimate.chain import PRIOR
 from worker.avatar.estimate.load import EstimatorConfig
-from worker.avatar.pipeline import Pipeline, PipelineConfig
+from worker.avatar.pipeline import Pipeline
 from worker.avatar.quality import IOU_LOW
 from worker.avatar.types import AvatarRequest, AvatarResult, Gender
 from worker.errors import EstimateFailed, LicensedEstimatorMissing, ModelInvalid, ModelMissing
@@ -131,9 +132,10 @@ def test_estimators_are_asked_in_the_declared_order_and_the_next_takes_over(
     pipeline, config = both
     assert config.enabled() == ("sam3d_body", "pixie")
     assert replace(config, order=("pixie", "sam3d_body")).enabled() == ("pixie", "sam3d_body")
-    chain = pipeline._chain
+    chain = pipeline._models.chain
     assert [each.source.partition("@")[0] for each in chain.estimators] == ["sam3d-body", "pixie"]
-    pipeline._chain = replace(chain, estimators=(Failing(), chain.estimators[1]))
+    chain = replace(chain, estimators=(Failing(), chain.estimators[1]))
+    pipeline._models = replace(pipeline._models, chain=chain)
     result = run(pipeline, tmp_path)
     assert str(result.sources["estimator"]).startswith("pixie@")
     assert "failing@0, front: it gave no finite body." in result.sources["estimatorFailures"]
@@ -143,12 +145,14 @@ def test_when_all_fail_the_prior_takes_over_or_the_job_fails_when_one_is_require
     free: AvatarResult, tmp_path: Path
 ) -> None:
     pipeline = Pipeline.load(PipelineConfig(device="cpu"))
-    pipeline._chain = replace(pipeline._chain, estimators=(Failing(),))
+    chain = replace(pipeline._models.chain, estimators=(Failing(),))
+    pipeline._models = replace(pipeline._models, chain=chain)
     result = run(pipeline, tmp_path)
     assert result.sources["estimator"] == PRIOR
     assert result.sources["estimatorFailures"]
     assert result.measurements_cm == free.measurements_cm
-    pipeline._chain = replace(pipeline._chain, required=True)
+    chain = replace(chain, required=True)
+    pipeline._models = replace(pipeline._models, chain=chain)
     with pytest.raises(EstimateFailed, match="no finite body") as failed:
         run(pipeline, tmp_path)
     assert failed.value.retryable

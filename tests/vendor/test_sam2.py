@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.vendor import fabricate
+from worker.avatar.config import PipelineConfig
 from worker.avatar.observe.sam2 import DISAGREES, Sam2Masks
-from worker.avatar.pipeline import Pipeline, PipelineConfig
+from worker.avatar.pipeline import Pipeline
 from worker.avatar.types import AvatarRequest, Observation, Photo
 from worker.errors import ModelInvalid, ModelMissing
 

@@ -9,10 +9,11 @@ import torch
 
 from worker.avatar.body.free import free_body
 from worker.avatar.body.smplx import load_smplx, smplx_genders
+from worker.avatar.config import PipelineConfig
 from worker.avatar.estimate.load import PIXIE, PIXIE_WEIGHTS, SAM3D_BODY, EstimatorConfig
 from worker.avatar.observe.assets import default_models_dir, verify
 from worker.avatar.observe.sam2 import checkpoint_path
-from worker.avatar.pipeline import Pipeline, PipelineConfig
+from worker.avatar.pipeline import Pipeline
 from worker.avatar.types import Gender
 from worker.avatar.weights import WeightsFile
 from worker.errors import LicensedEstimatorMissing, ModelMissing

@@ -11,34 +11,27 @@ export   GLB, pictures, documents
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 
-from worker.avatar.body.choice import FittedBody, load_bodies
-from worker.avatar.body.free import people_digest
+from worker.avatar.body.choice import FittedBody
 from worker.avatar.body.jacobian import ArticulatedShape
-from worker.avatar.body.mhr import mhr_digest
 from worker.avatar.body.model import BodyModel
 from worker.avatar.checkpoint import Checkpoints, request_key
-from worker.avatar.estimate.chain import EstimatorChain, Proposed
+from worker.avatar.config import PipelineConfig
+from worker.avatar.estimate.chain import Proposed
 from worker.avatar.estimate.guess import initial_guess
-from worker.avatar.estimate.load import EstimatorConfig, load_estimators
-from worker.avatar.estimate.memory import DeviceMemory
 from worker.avatar.estimate.protocol import Topology
 from worker.avatar.export.writer import ExportInputs, ExportOptions, write_outputs
-from worker.avatar.fingerprint import fingerprint
 from worker.avatar.fit import FitOptions, fit_body
-from worker.avatar.measure.anthropometry import SmplAnthropometry
+from worker.avatar.loaded import LoadedModels
 from worker.avatar.measure.intervals import measurement_intervals_cm
-from worker.avatar.observe import Observer
-from worker.avatar.observe.assets import ASSETS, default_models_dir
-from worker.avatar.observe.sam2 import LARGE, Sam2Masks, checkpoint_path
 from worker.avatar.photo import read_photo
 from worker.avatar.photo.read import WORKING_SIDE_PX
 from worker.avatar.quality import assess
@@ -51,7 +44,6 @@ from worker.avatar.types import (
     DisplayPose,
     FittedView,
     Float64Array,
-    Gender,
     InitialGuess,
     Observation,
     Photo,
@@ -59,7 +51,6 @@ from worker.avatar.types import (
     Stage,
     ViewName,
 )
-from worker.errors import EngineError
 
 SHARE_OF_TIME = {
     Stage.PHOTO: 0.05,
@@ -92,87 +83,23 @@ def overall_progress(stage: Stage, fraction: float) -> float:
     raise AssertionError(stage)
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineConfig:
-    """What the operator decides about the pipeline; the worker's settings, by their names."""
-
-    device: str = "auto"
-    """WORKER_DEVICE: auto, cuda or cpu."""
-    observer_models_dir: Path | None = None
-    """OBSERVER_MODEL_DIR; None: the user's cache."""
-    display_pose: str = DisplayPose.APOSE.value
-    apose_arm_down_deg: float = 25.0
-    silhouette_refine: bool = True
-    silhouette_torso_erode_px: int = 8
-    gltfpack_path: str | None = None
-    require_gltfpack: bool = False
-    sam2_dir: str | None = None
-    """Checkout of SAM 2 with its checkpoint, for outlines by SAM 2; None: the free ones."""
-    sam2_model: str = LARGE
-    """Which of its checkpoints."""
-    sam2_required: bool = True
-    """Whether it must be there; else the free outlines serve where its checkpoint is missing."""
-    smplx_dir: str | None = None
-    """SMPLX_MODEL_DIR; None, or a folder without SMPLX_NEUTRAL.npz: the free body."""
-    estimators: EstimatorConfig = field(default_factory=EstimatorConfig)
-    anthropometry_dir: str | None = None
-    """Checkout of SMPL-Anthropometry, which measures SMPL-X bodies a second time; None: it does
-    not."""
-
-
 class Pipeline:
     """The loaded models; runs one request at a time."""
 
-    def __init__(
-        self,
-        config: PipelineConfig,
-        device: torch.device,
-        observer: Observer,
-        bodies: Mapping[Gender, FittedBody],
-        *,
-        masks: Sam2Masks | None = None,
-        chain: EstimatorChain | None = None,
-    ) -> None:
+    def __init__(self, config: PipelineConfig, models: LoadedModels) -> None:
         self.config = config
-        self.device = device
-        self._observer = observer
-        self._bodies = bodies
-        self._masks = masks
-        self._chain = chain or EstimatorChain()
-        self._second: SmplAnthropometry | None = None
-        if config.anthropometry_dir is not None and bodies[Gender.NEUTRAL].is_smplx:
-            self._second = SmplAnthropometry.load(Path(config.anthropometry_dir))
-        self.fingerprint = self._fingerprint()
+        self.device = models.device
+        self._models = models
+        self.fingerprint = models.fingerprint(config)
         """Of code, weights and choices: keys what was computed."""
 
     @classmethod
     def load(cls, config: PipelineConfig) -> Self:
-        """Verify and load everything that a request needs.
-
-        Raises:
-            ModelMissing: a model file is not there; the advice says how to get it.
-            ModelInvalid: a model file is not what it should be.
-            LicensedEstimatorMissing: an estimator is required and none is enabled.
-            OutOfMemory: the GPU has too little free memory for what is enabled.
-            EngineError: CUDA was asked for and is not there.
-        """
+        """Verify and load everything that a request needs; raises what `LoadedModels.load` does."""
         # The fit's matrices are small: on a free machine a second thread saves a tenth of a
         # second, on a busy one its spinning costs twenty (docs/reference/performance.md).
         torch.set_num_threads(1)
-        models_dir = config.observer_models_dir or default_models_dir()
-        device = _pick_device(config.device)
-        memory = DeviceMemory(device)
-        memory.require(_weights_of(config))
-        smplx_dir = Path(config.smplx_dir) if config.smplx_dir else None
-        with memory.of("bodies"):
-            bodies = load_bodies(smplx_dir, device)
-        masks = None
-        if (sam2_dir := _sam2_dir(config)) is not None:
-            with memory.of("masks"):
-                masks = Sam2Masks.load(sam2_dir, device, model=config.sam2_model)
-        with memory.of("estimators"):
-            chain = load_estimators(config.estimators, device)
-        return cls(config, device, Observer.load(models_dir), bodies, masks=masks, chain=chain)
+        return cls(config, LoadedModels.load(config))
 
     @property
     def device_name(self) -> str:
@@ -189,20 +116,12 @@ class Pipeline:
     @property
     def models(self) -> list[str]:
         """What is loaded, with digests."""
-        neutral = self._bodies[Gender.NEUTRAL]  # one file holds all three free ones
-        free = [] if neutral.is_smplx else [neutral.model.data.source]
-        return [self._observer.source, *self._brought(), *free]
+        return self._models.sources()
 
     @property
     def licensed(self) -> list[str]:
         """Names of what the operator brought and was loaded: `pixie`, `smplx-neutral` and so on."""
-        return [source.partition("@")[0] for source in self._brought()]
-
-    def _brought(self) -> list[str]:
-        outlines = [self._masks.source] if self._masks else []
-        estimators = [estimator.source for estimator in self._chain.estimators]
-        bodies = [body.model.data.source for body in self._bodies.values() if body.is_smplx]
-        return [*outlines, *estimators, *dict.fromkeys(bodies)]
+        return self._models.licensed()
 
     def cuda_reserved_bytes(self) -> int:
         """How much CUDA memory torch's allocator holds; 0 on the CPU."""
@@ -252,12 +171,12 @@ class Pipeline:
                 observations = [_certain(self._observe(photo)) for photo in photos]
                 if checkpoint is not None and (files := kept.save_observations(observations)):
                     checkpoint(Stage.OBSERVE, files)
-        chosen = self._bodies[request.gender]
+        chosen = self._models.bodies[request.gender]
         body, measurer = chosen.model, chosen.measurer
         with clock.stage(Stage.FIT):
             fit = kept.load_fit(observations, body.data.gender, body.num_betas)
             if fit is None:
-                proposed = self._chain.propose(photos, observations)
+                proposed = self._models.chain.propose(photos, observations)
                 fit = self._fit(chosen, observations, request, proposed, progress)
                 fit = replace(fit, proposal=proposed.told())
                 if checkpoint is not None and (files := kept.save_fit(fit)):
@@ -268,8 +187,8 @@ class Pipeline:
             intervals_cm = measurement_intervals_cm(body, measurer, fit, height_m=request.height_m)
         quality = assess(fit, observations, intervals_cm)
         sources = self._sources(chosen, observations, fit)
-        if self._second is not None:
-            sources["secondMeasurer"] = self._second.report(body.data, vertices)
+        if (second := self._models.second_measurer) is not None:
+            sources["secondMeasurer"] = second.report(body.data, vertices)
         if economy:
             sources["economy"] = f"photos at {side_px} px, for lack of memory"
         with clock.stage(Stage.EXPORT):
@@ -305,8 +224,9 @@ class Pipeline:
         )
 
     def _observe(self, photo: Photo) -> Observation:
-        seen = self._observer.observe(photo)
-        return self._masks.refine(photo, seen) if self._masks else seen
+        seen = self._models.observer.observe(photo)
+        masks = self._models.masks
+        return masks.refine(photo, seen) if masks else seen
 
     def _fit(
         self,
@@ -327,36 +247,6 @@ class Pipeline:
             progress=lambda fraction: progress(Stage.FIT, fraction),
             initial=_initial(chosen, proposed, request.height_m),
         )
-
-    def _fingerprint(self) -> str:
-        config = self.config
-        return fingerprint(
-            [asset.sha256 for asset in ASSETS]
-            + [body.model.data.digest for body in self._bodies.values()]
-            + [people_digest(), mhr_digest()]
-            + ([self._masks.digest] if self._masks else [])
-            + [digest for each in self._chain.estimators for digest in each.digests],
-            {
-                "estimators": [estimator.source for estimator in self._chain.estimators],
-                "required": self._chain.required,
-                "sam3d_use_mask": config.estimators.sam3d_use_mask,
-                "display_pose": config.display_pose,
-                "apose_arm_down_deg": config.apose_arm_down_deg,
-                "silhouette_refine": config.silhouette_refine,
-                "silhouette_torso_erode_px": config.silhouette_torso_erode_px,
-                "gltfpack": bool(config.gltfpack_path),
-                "require_gltfpack": config.require_gltfpack,
-            },
-            self._vendors_code(),
-        )
-
-    def _vendors_code(self) -> list[Path]:
-        folders = self.config.estimators.code()
-        if self._masks and self.config.sam2_dir:
-            folders.append(Path(self.config.sam2_dir) / "sam2")
-        if self._second and self.config.anthropometry_dir:
-            folders.append(Path(self.config.anthropometry_dir))
-        return folders
 
     def _export_options(self) -> ExportOptions:
         path = self.config.gltfpack_path
@@ -421,37 +311,10 @@ def _initial(chosen: FittedBody, proposed: Proposed, height_m: float) -> Initial
     )
 
 
-def _sam2_dir(config: PipelineConfig) -> Path | None:
-    """Where SAM 2 lies, when it is to be used."""
-    if config.sam2_dir is None:
-        return None
-    folder = Path(config.sam2_dir)
-    there = checkpoint_path(folder, config.sam2_model).is_file()
-    return folder if there or config.sam2_required else None
-
-
-def _weights_of(config: PipelineConfig) -> list[Path]:
-    """The files whose weights go to the device."""
-    files = config.estimators.weights()
-    if (folder := _sam2_dir(config)) is not None:
-        files.append(checkpoint_path(folder, config.sam2_model))
-    return files
-
-
 def _certain(seen: Observation) -> Observation:
     """Free the mask of its noise far from the outline."""
     mask = np.where(seen.mask < CERTAIN, np.float32(0), seen.mask)
     return replace(seen, mask=np.where(mask > 1 - CERTAIN, np.float32(1), mask))
-
-
-def _pick_device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise EngineError(
-            "WORKER_DEVICE is cuda, but torch sees no CUDA device.",
-            advice="Check the GPU, its driver and the torch build, or set WORKER_DEVICE=auto.",
-        )
-    use_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if use_cuda else "cpu")
 
 
 @torch.inference_mode()

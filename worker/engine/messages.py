@@ -41,7 +41,7 @@ class EstimatorsConfig(BaseModel):
 
 
 class EngineConfig(_Message):
-    """How to load the pipeline; the fields of `worker.avatar.pipeline.PipelineConfig`."""
+    """How to load the pipeline; the fields of `worker.avatar.config.PipelineConfig`."""
 
     kind: Literal["config"] = "config"
     device: str = "auto"

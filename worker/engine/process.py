@@ -63,8 +63,9 @@ class PipelineBuilder:
     """`worker.avatar.pipeline` behind this process's messages."""
 
     def __init__(self, config: EngineConfig) -> None:
+        from worker.avatar.config import PipelineConfig  # noqa: PLC0415 - torch
         from worker.avatar.estimate.load import EstimatorConfig  # noqa: PLC0415 - torch
-        from worker.avatar.pipeline import Pipeline, PipelineConfig  # noqa: PLC0415 - torch
+        from worker.avatar.pipeline import Pipeline  # noqa: PLC0415 - torch
 
         fields = config.model_dump(exclude={"kind", "observer_models_dir", "estimators"})
         folder = config.observer_models_dir

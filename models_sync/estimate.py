@@ -3,8 +3,8 @@
 Large files are bound by bytes, small ones by answers, so each kind is measured by itself: its
 ranges are read over as many connections as a pull begins with, and thrown away.  A pull may end
 sooner (it tries more connections, and goes on with what an earlier one left) or later: it also
-writes, and hashes what lies there already.  On loopback, where the disk is the slower one, it took
-1.8 to 2.8 times as long (512 MiB and 1,000 files of 32 KiB, three runs on a busy machine).
+writes, and hashes what lies there already.  Where the disk is slower than the network, as next to
+the server, it takes longer (docs/reference/performance.md).
 """
 
 from __future__ import annotations

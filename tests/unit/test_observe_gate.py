@@ -152,14 +152,30 @@ def test_other_directions_are_no_side_view(yaw_deg: float, word: str) -> None:
 
 
 @pytest.mark.parametrize(("hip_deg", "knee_deg"), [(0, 0), (15, 20), (25, 30)])
-def test_slightly_bent_is_standing(hip_deg: float, knee_deg: float) -> None:
-    gate.check_posture(Posture.of(person(bent(hip_deg, knee_deg))), ViewName.FRONT)
+@pytest.mark.parametrize(("view", "yaw_deg"), [(ViewName.FRONT, 0), (ViewName.SIDE, 90)])
+def test_slightly_bent_is_standing(
+    view: ViewName, yaw_deg: float, hip_deg: float, knee_deg: float
+) -> None:
+    gate.check_posture(Posture.of(person(bent(hip_deg, knee_deg), yaw_deg=yaw_deg)), view)
 
 
-@pytest.mark.parametrize(("hip_deg", "knee_deg"), [(85, 85), (60, 60), (100, 20), (5, 90)])
-def test_sitting_and_kneeling_are_not_standing(hip_deg: float, knee_deg: float) -> None:
+def test_knees_that_only_depth_says_are_bent_count_less_than_those_seen_in_profile() -> None:
+    # What BlazePose makes of a straight woman whom a phone looks down on by 20 degrees.
+    crouching = bent(32, 57)
+    gate.check_posture(Posture.of(person(crouching)), ViewName.FRONT)
     with pytest.raises(NotStanding):
-        gate.check_posture(Posture.of(person(bent(hip_deg, knee_deg))), ViewName.FRONT)
+        gate.check_posture(Posture.of(person(crouching, yaw_deg=90)), ViewName.SIDE)
+
+
+@pytest.mark.parametrize(
+    ("hip_deg", "knee_deg"), [(85, 85), (60, 60), (50, 55), (100, 20), (5, 90), (40, 80)]
+)
+@pytest.mark.parametrize(("view", "yaw_deg"), [(ViewName.FRONT, 0), (ViewName.SIDE, 90)])
+def test_sitting_and_kneeling_are_not_standing(
+    view: ViewName, yaw_deg: float, hip_deg: float, knee_deg: float
+) -> None:
+    with pytest.raises(NotStanding):
+        gate.check_posture(Posture.of(person(bent(hip_deg, knee_deg), yaw_deg=yaw_deg)), view)
 
 
 @pytest.mark.parametrize("tilt_deg", [60, 90, -90, 180])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from worker.avatar.observe.light import outline_contrast
-from worker.avatar.observe.mask import box_of, edge_band, guided_filter
+from worker.avatar.observe.mask import box_of, edge_band, guided_filter, pooled
 
 
 def disc(radius: float, size: int = 240) -> np.ndarray:
@@ -56,6 +56,23 @@ def test_the_band_is_one_at_the_edge_and_zero_at_twice_its_half_width() -> None:
     assert band[84] == pytest.approx(0.5, abs=0.1)
     assert band[75] == 0.0
     assert band[125] == 0.0
+
+
+def opinion(probability: float) -> np.ndarray:
+    return np.full((2, 3), probability, dtype=np.float32)
+
+
+def test_who_is_sure_outweighs_who_is_not() -> None:
+    # A gap beside the trunk, which one network sees and of which the other can say nothing.
+    assert pooled([opinion(0.01), opinion(0.6)]).max() < 0.15
+    assert pooled([opinion(0.99), opinion(0.4)]).min() > 0.85
+
+
+def test_pooling_agrees_with_those_who_agree_and_takes_no_side_between_opposites() -> None:
+    np.testing.assert_allclose(pooled([opinion(0.2), opinion(0.2)]), 0.2, rtol=1e-5)
+    np.testing.assert_allclose(pooled([opinion(0.1), opinion(0.9)]), 0.5, rtol=1e-5)
+    # Certainty is a number that was rounded: it can be outvoted.
+    np.testing.assert_allclose(pooled([opinion(0.0), opinion(1.0)]), 0.5, rtol=1e-5)
 
 
 def test_the_box_around_a_region() -> None:

@@ -21,10 +21,18 @@ Measured, with distances between outlines of more than 10 px counted as 10:
 Since then the segmenter looks at the mirror image, too, and the filter's guide stands where its
 pixels do: on ten rendered photographs of dressed people the outline came from 1.18 to 1.12 px near
 the true one (person 820 px high), and what was 0.7 px from its mirror image is 0.01 px from it.
+
+The two networks' opinions are joined by their odds, each network counting once (`pooled`), and no
+longer by the mean of three maps, two of which are the segmenter's: on 88 rendered photographs of
+people in tight and everyday clothes, front and side, the overlap rose from 0.966 to 0.973 (worst
+0.878 to 0.928), and the outline came from 1.11 to 0.96 px near the true one at the waist, 0.98 to
+0.93 at the hip, 0.70 to 0.54 at the thighs, 0.97 to 0.66 at the shins, 2.98 to 2.40 at the feet and
+5.4 to 4.1 at the hands.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +54,8 @@ _GUIDE_RADIUS = 0.011
 _GUIDE_SUBSAMPLING = 3
 _GUIDE_EPSILON = 1e-3
 """Variance of colours, 0..1 each, below which a region counts as even."""
+_MOST_DOUBT = 0.0025
+"""A network that is surer than this, or log-odds of 6, counts as this sure."""
 _MIN_ISLAND = 0.02
 """Of the largest region; smaller ones are noise."""
 
@@ -70,7 +80,7 @@ class MaskRefiner:
         body = first > _INSIDE
         finer = [self._segment(photo, near, body, part * height_px) for part in _WINDOW_HEIGHTS]
         band = edge_band(body, _BAND * height_px)
-        fused = first + band * (np.mean([first, *finer], axis=0) - first)
+        fused = first + band * (pooled([first, pooled(finer)]) - first)
         guide = np.asarray(photo.image.crop((near.x0, near.y0, near.x1, near.y1)), dtype=np.uint8)
         sharp = guided_filter(guide, fused, max(2, round(_GUIDE_RADIUS * height_px)))
         refined = np.zeros_like(coarse)
@@ -95,6 +105,18 @@ class MaskRefiner:
             total[part.rows_columns(near)] += window.uncrop(mean * weight, part)
             weights[part.rows_columns(near)] += window.uncrop(weight, part)
         return np.asarray(total / np.maximum(weights, 1e-3), dtype=np.float32)
+
+
+def pooled(opinions: Sequence[Float32Array]) -> Float32Array:
+    """Join probabilities (H, W) of the same by the mean of their log-odds.
+
+    Who is sure outweighs who is not: in the gap between an arm and the trunk the segmenter often
+    says 0.6 all over where BlazePose clearly sees the wall, and along an edge that BlazePose's
+    mask is too coarse to place it is the other way round.  Their mean would close the gap.
+    """
+    bounded = [each.clip(_MOST_DOUBT, 1.0 - _MOST_DOUBT) for each in opinions]
+    odds = np.mean([np.log(each / (1.0 - each)) for each in bounded], axis=0)
+    return np.asarray(1.0 / (1.0 + np.exp(-odds)), dtype=np.float32)
 
 
 def guided_filter(guide: ByteArray, values: Float32Array, radius_px: int) -> Float32Array:

@@ -6,7 +6,8 @@ and a cut person can look like another one: every find is therefore looked at ag
 landmark network, and finds whose mask lies on that of a larger one are dropped.  The detector of
 people looks at the mirror image, too (`BothWays`), since what it finds places the first crop.
 
-People in each other's arms are one person to BlazePose.  Their faces still count as two.
+People in each other's arms are one person to BlazePose.  Their faces still count as two; what is
+a face at all, `faces` decides.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.avatar.observe.detector import Detection, Detector, body_square, merge
+from worker.avatar.observe.faces import find_faces
 from worker.avatar.observe.landmarks import LandmarkNetwork, Landmarks
 from worker.avatar.observe.mirrored import BothWays
 from worker.avatar.observe.roi import Frame, Roi
@@ -24,8 +26,6 @@ from worker.avatar.types import Float32Array
 
 _WHOLE_SCORE = 0.5  # mediapipe's own threshold for people
 _WINDOW_SCORE = 0.6  # windows are many, so that chance finds are, too
-_FACE_SCORE = 0.6  # mediapipe's own threshold for faces
-_FACE_WINDOW_SCORE = 0.7
 _PERSON_SCORE = 0.7  # of the landmark network; above 0.99 on people, near 0 on all else
 _SEEN = 0.5
 _MIN_SEEN_POINTS = 5
@@ -65,12 +65,11 @@ class PeopleFinder:
 
     def find(self, photo: BothWays) -> People:
         """Look through the whole photo and through windows, and sort people by size."""
-        image, windows = photo.image, list(_windows(photo.width, photo.height))
+        windows = list(_windows(photo.width, photo.height))
         candidates = self._candidates(photo, None, _WHOLE_SCORE)
-        faces = self._faces.detect(image, min_score=_FACE_SCORE)
         for window in windows:
             candidates += self._candidates(photo, window, _WINDOW_SCORE)
-            faces += self._faces.detect(image, window, min_score=_FACE_WINDOW_SCORE)
+        faces = find_faces(self._faces, photo, windows)
         whole = Frame(0, 0, photo.width, photo.height)
         persons = [
             person

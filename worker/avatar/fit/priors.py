@@ -14,40 +14,56 @@ from torch import Tensor
 from worker.avatar.body.jacobian import BODY_JOINTS
 from worker.avatar.fit import rotation
 
-ROOT_SPREAD_DEG: tuple[float, float, float] = (12.0, 60.0, 8.0)
-"""Lean towards the camera (its own tilt included), the way the person faces, lean to a side."""
+_Axes = tuple[float, float, float]
 
-POSE_SPREAD_DEG: dict[int, float] = {
-    0: 60.0,  # pelvis: see ROOT_SPREAD_DEG
-    1: 12.0,  # left hip
-    2: 12.0,  # right hip
-    3: 6.0,  # spine1
-    4: 10.0,  # left knee
-    5: 10.0,  # right knee
-    6: 5.0,  # spine2
-    7: 10.0,  # left ankle
-    8: 10.0,  # right ankle
-    9: 5.0,  # spine3
-    12: 10.0,  # neck
-    13: 6.0,  # left collar
-    14: 6.0,  # right collar
-    15: 12.0,  # head
-    16: 40.0,  # left shoulder
-    17: 40.0,  # right shoulder
-    18: 30.0,  # left elbow
-    19: 30.0,  # right elbow
+
+def _any_way(degrees: float) -> _Axes:
+    return (degrees, degrees, degrees)
+
+
+_SHOULDER: _Axes = (40.0, 20.0, 40.0)
+_ELBOW: _Axes = (30.0, 20.0, 8.0)
+"""Degrees about the arm itself, forwards and backwards, and up and down; an elbow is a hinge that
+turns forwards, the forearm turns about itself, and there is no third way."""
+
+POSE_SPREAD_DEG: dict[int, _Axes] = {
+    # Pelvis: lean towards the camera (its own tilt included), the way the person faces, lean to a
+    # side.
+    0: (12.0, 60.0, 8.0),
+    1: _any_way(12.0),  # left hip
+    2: _any_way(12.0),  # right hip
+    3: _any_way(6.0),  # spine1
+    4: _any_way(10.0),  # left knee
+    5: _any_way(10.0),  # right knee
+    6: _any_way(5.0),  # spine2
+    7: _any_way(10.0),  # left ankle
+    8: _any_way(10.0),  # right ankle
+    9: _any_way(5.0),  # spine3
+    12: _any_way(10.0),  # neck
+    13: _any_way(6.0),  # left collar
+    14: _any_way(6.0),  # right collar
+    15: _any_way(12.0),  # head
+    16: _SHOULDER,  # left shoulder
+    17: _SHOULDER,  # right shoulder
+    18: _ELBOW,  # left elbow
+    19: _ELBOW,  # right elbow
 }
-"""The joints that are fitted, and the standard deviation of their rotation from standing.
+"""The joints that are fitted, and the standard deviation of their rotation from standing, about
+their own x, y and z.
 
 Tight where standing people hardly bend: a spine or a hip that may bend freely explains away
 what is the person's shape.  Half as tight as this (the prototype's spreads), chest, waist and
-hip from two views were 0.1 to 0.3 cm worse; arms are left loose for hands on hips.
+hip from two views were 0.1 to 0.3 cm worse; arms are left loose for hands on hips, but not towards
+the camera: one photo does not tell a long arm that points ahead from a short one that does not.
 """
 
 FITTED_JOINTS: tuple[int, ...] = tuple(POSE_SPREAD_DEG)
 
 ARMS_DOWN_DEG = 50.0
 """How far the arms of someone who stands for a photo hang below the T-pose's."""
+
+ELBOWS_BENT_DEG = 12.0
+"""How far the elbows of someone who stands at ease are bent."""
 
 PERSON_HEIGHT_PX = 820.0
 """Every view is scaled so that the person is this high: sizes in pixels below refer to it."""
@@ -111,13 +127,14 @@ def standing_pose(*, dtype: torch.dtype, device: torch.device) -> Tensor:
     pose = torch.eye(3, dtype=dtype, device=device).repeat(BODY_JOINTS, 1, 1)
     pose[16] = rotation.about(2, -ARMS_DOWN_DEG, like=pose)
     pose[17] = rotation.about(2, ARMS_DOWN_DEG, like=pose)
+    pose[18] = rotation.about(1, -ELBOWS_BENT_DEG, like=pose)
+    pose[19] = rotation.about(1, ELBOWS_BENT_DEG, like=pose)
     return pose
 
 
 def pose_sigma(*, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Standard deviation (A, 3) of each of `FITTED_JOINTS` about its axes, radians."""
-    radians = [[math.radians(degrees)] * 3 for degrees in POSE_SPREAD_DEG.values()]
-    radians[0] = [math.radians(degrees) for degrees in ROOT_SPREAD_DEG]
+    radians = [[math.radians(degrees) for degrees in axes] for axes in POSE_SPREAD_DEG.values()]
     return torch.tensor(radians, dtype=dtype, device=device)
 
 

@@ -25,7 +25,7 @@ from worker.avatar.body.jacobian import (
 from worker.avatar.body.model import People
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.camera import Projection, project
-from worker.avatar.fit.cloth import REGIONS, region_shares, undressed
+from worker.avatar.fit.cloth import REGIONS, cloth_folds, region_shares, undressed
 from worker.avatar.fit.evidence import Evidence
 from worker.avatar.fit.laplace import log_evidence, shares
 from worker.avatar.fit.outline import Matches, Outline
@@ -203,10 +203,14 @@ def outline_targets(
     if skin is None:
         weight = (valid / skin_sigma).unsqueeze(-1)
         return ImageTargets(middle, target, normal, weight, outlier, share)
-    regions = undressed(region_shares(skin, edges, normal), bare)
+    worn = region_shares(skin, edges, normal)
+    # The body's hands are flat; people's hang half closed, and say nothing of the arm.
+    share = share * (1.0 - worn[..., REGIONS.index("hand")]).clamp(min=0.0)
+    regions = undressed(worn, bare)
     # Its size is needed roughly: the scale of a person of usual height will do.
     per_metre = priors.PERSON_HEIGHT_PX / priors.USUAL_HEIGHT_M
-    folds = (regions * state.cloth.exp()[:, None]).sum(dim=-1) * (priors.FOLDS * per_metre)
+    hanging = regions * state.cloth.exp()[:, None] * cloth_folds(like)
+    folds = hanging.sum(dim=-1) * (priors.FOLDS * per_metre)
     longer = priors.CONTOUR_INDEPENDENT_POINTS / priors.CLOTHED_INDEPENDENT_POINTS
     variance = skin_sigma**2 + folds**2
     share = share * variance / (skin_sigma**2 + longer * folds**2)

@@ -12,17 +12,9 @@ from tests.benchmarks.cases import Case
 from worker.avatar.body.free import free_body
 from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import FitOptions, fit_body
-from worker.avatar.fit.cloth import (
-    BOTTOM,
-    REGIONS,
-    TOP,
-    hypotheses,
-    mixed,
-    most_likely,
-    posterior,
-    undressed,
-)
+from worker.avatar.fit.cloth import BOTTOM, REGIONS, TOP, undressed
 from worker.avatar.fit.definitions import as_the_body_means
+from worker.avatar.fit.wardrobe import hypotheses, mixed, most_likely, posterior
 from worker.avatar.types import KEYPOINTS, BodyFit, Observation, ViewName
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"

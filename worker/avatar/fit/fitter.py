@@ -28,13 +28,7 @@ from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.agreement import keypoint_rmse_px, outline_iou
 from worker.avatar.fit.camera import project
-from worker.avatar.fit.cloth import (
-    Hypothesis,
-    dressed_vertices,
-    hypotheses,
-    mixed,
-    skin_regions,
-)
+from worker.avatar.fit.cloth import dressed_vertices, skin_regions
 from worker.avatar.fit.evidence import Evidence, gather
 from worker.avatar.fit.mirror import all_one_way, as_seen
 from worker.avatar.fit.options import FitOptions
@@ -43,6 +37,7 @@ from worker.avatar.fit.residuals import ImageTargets, ShapePrior, dressed_outlin
 from worker.avatar.fit.solver import Solver
 from worker.avatar.fit.start import find_start
 from worker.avatar.fit.state import FitState, stack
+from worker.avatar.fit.wardrobe import Hypothesis, hypotheses, mixed
 from worker.avatar.types import BodyFit, FittedView, InitialGuess, Intrinsics, Observation
 from worker.errors import BodyHidden, FitFailed, OutOfRange
 

@@ -80,7 +80,7 @@ CONTOUR_INDEPENDENT_POINTS = 160.0
 CLOTHED_INDEPENDENT_POINTS = 30.0
 """The same in a photograph: cloth stands off the body along whole limbs at a time."""
 
-FOLDS = 0.4
+FOLDS = 0.2
 """Size of folds beside how far cloth stands off on average."""
 
 KEYPOINT_OUTLIER_SIGMAS = 4.0

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from worker.avatar.body.jacobian import ArticulatedShape, SkinnedPoints
 from worker.avatar.fit import priors
-from worker.avatar.fit.cloth import ClothPrior, Hypothesis, mixed, most_likely, posterior
 from worker.avatar.fit.evidence import Evidence
 from worker.avatar.fit.residuals import (
     ImageTargets,
@@ -26,6 +25,7 @@ from worker.avatar.fit.residuals import (
     keypoint_targets,
 )
 from worker.avatar.fit.state import CLOTH, VIEW_UNKNOWNS, FitState
+from worker.avatar.fit.wardrobe import ClothPrior, Hypothesis, mixed, most_likely, posterior
 from worker.errors import FitFailed
 
 _FIRST_DAMPING = 1e-3

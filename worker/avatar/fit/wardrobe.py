@@ -144,10 +144,11 @@ SAME_CUT = 4.0
 (2 and 10 were within 0.1 cm of it)."""
 
 _DECIDED = 2.0
-"""Power that the chances of what is worn are raised to before they are mixed.  Under tight
-and under everyday clothes a body is 5 to 7 cm apart, so a chance of one in ten would move the mean
-by half a centimetre that is wrong for nine people of ten.  The guess that is near most often is a median, which stays by the
-likelier of two; a power comes close to that and, unlike a choice, does not jump."""
+"""Power that the chances of what is worn are raised to before they are mixed.  Under tight and
+under everyday clothes a body is 5 to 7 cm apart, so a chance of one in ten would move the mean by
+half a centimetre that is wrong for nine people of ten.  The guess that is near most often is a
+median, which stays by the likelier of two; a power comes close to that and, unlike a choice, does
+not jump."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -345,7 +345,7 @@ class ShapePrior:
         """(R,) in standard deviations."""
         parts = [self._whiten @ (betas - self._usual), self._stature(betas)[0]]
         if self._weight_kg is not None:
-            parts.append(self._mass(self._shape.shaped(betas), self._weight_kg)[0])
+            parts.append(self._mass(self._shape.shaped(betas), self._weight_kg))
         return torch.cat(parts)
 
     def rows(self, betas: Tensor) -> ShapeRows:
@@ -357,36 +357,40 @@ class ShapePrior:
         directions = self._shape.shapedirs
         by_betas.append((directions[top, 1] - directions[floor, 1])[None] / priors.HEIGHT_SIGMA_M)
         if self._weight_kg is not None:
-            mass, by_vertex = self._mass(self._shape.shaped(betas), self._weight_kg)
-            residual.append(mass)
-            by_betas.append(torch.einsum("vc,vck->k", by_vertex, directions)[None])
+            vertices = self._shape.shaped(betas)
+            residual.append(self._mass(vertices, self._weight_kg))
+            by_betas.append(
+                (self._mass_by_vertex(vertices).flatten() @ directions.flatten(0, 1))[None]
+            )
         return ShapeRows(torch.cat(residual), torch.cat(by_betas))
 
     def weight_disagreement(self, betas: Tensor) -> float | None:
         """How many standard deviations a body is heavier than declared; None: nothing was."""
         if self._weight_kg is None:
             return None
-        return float(self._mass(self._shape.shaped(betas), self._weight_kg)[0])
+        return float(self._mass(self._shape.shaped(betas), self._weight_kg))
 
     def _stature(self, betas: Tensor) -> tuple[Tensor, int, int]:
         """Residual (1,) and the vertices of crown and soles that it hangs on."""
         stature, top, floor = self._shape.stature(betas)
         return ((stature - self._height_m) / priors.HEIGHT_SIGMA_M)[None], top, floor
 
-    def _mass(self, vertices: Tensor, weight_kg: float) -> tuple[Tensor, Tensor]:
-        """Residual (1,) and its derivative (V, 3) by the vertices at rest.
+    def _mass(self, vertices: Tensor, weight_kg: float) -> Tensor:
+        """Residual (1,) of vertices (V, 3) at rest.
 
         The volume inside a closed mesh is the sum of a·(b×c)/6 over its faces (Zhang and Chen,
         "Efficient feature extraction for 2D/3D objects in mesh representation", 2001).
         """
+        a, b, c = vertices[self._shape.faces].unbind(dim=1)
+        mass_kg: Tensor = (a * torch.linalg.cross(b, c)).sum() / 6.0 * priors.BODY_DENSITY_KG_M3
+        return ((mass_kg - weight_kg) / priors.WEIGHT_SIGMA_KG).unsqueeze(0)
+
+    def _mass_by_vertex(self, vertices: Tensor) -> Tensor:
+        """Derivative (V, 3) of `_mass` by the vertices."""
         faces = self._shape.faces
-        a, b, c = vertices[faces].unbind(dim=1)
-        across = torch.linalg.cross(b, c)
-        per_kg = priors.BODY_DENSITY_KG_M3 / priors.WEIGHT_SIGMA_KG
-        volume = (a * across).sum() / 6.0
+        corners = vertices[faces]
         by_vertex = torch.zeros_like(vertices)
-        by_vertex.index_add_(0, faces[:, 0], across)
-        by_vertex.index_add_(0, faces[:, 1], torch.linalg.cross(c, a))
-        by_vertex.index_add_(0, faces[:, 2], torch.linalg.cross(a, b))
-        residual = volume * per_kg - weight_kg / priors.WEIGHT_SIGMA_KG
-        return residual[None], by_vertex * (per_kg / 6.0)
+        for corner in range(3):
+            b, c = corners[:, (corner + 1) % 3], corners[:, (corner + 2) % 3]
+            by_vertex.index_add_(0, faces[:, corner], torch.linalg.cross(b, c))
+        return by_vertex * (priors.BODY_DENSITY_KG_M3 / (6.0 * priors.WEIGHT_SIGMA_KG))

@@ -42,7 +42,9 @@ BOTTOM: tuple[str, ...] = ("thigh", "shin", "crotch")
 _FARTHEST_M = 0.1
 NO_CLOTH = math.log(1e-5)
 """Logarithm of a thickness in metres that is none."""
-_MAY_BE_BARE = ("hair", "neck", "thigh", "shin", "upper arm", "forearm", "hand")
+_MAY_BE_BARE = ("hair", "neck", "upper arm", "forearm", "hand")
+"""Not legs: in one of eight photos trousers have the colour of skin, and legs that are bare are
+known by their form as tight ones (docs/decisions/0022)."""
 _SMOOTH = ("shoe", "hand", "sole", "crotch")
 """What is stiff has no folds; a crotch is no longer than a fold, and its unknown says it all."""
 _SHOE_WEIGHTS = (0.6, 0.9)
@@ -93,7 +95,7 @@ def cloth_folds(like: Tensor) -> Tensor:
 def undressed(shares: Tensor, bare: Tensor) -> Tensor:
     """Take cloth off where the photo shows skin: shares (B, M, R) by probabilities (B, M).
 
-    Not off the trunk and the feet: a beige shirt and brown shoes look like skin.
+    Not off trunk, legs and feet: beige shirts and trousers and brown shoes look like skin.
     """
     may_be = shares.new_tensor([float(name in _MAY_BE_BARE) for name in REGIONS])
     return shares * (1.0 - bare.unsqueeze(-1) * may_be)

@@ -5,8 +5,8 @@ learned as two numbers of colour and one of brightness, the median and a robust 
 Elsewhere skin has the same colour and, lit otherwise, another brightness; so colour decides and
 brightness hardly.  Logarithms of ratios of linear light do not change when the light dims.
 
-A beige shirt looks the same.  That is why nobody should conclude from this map that a trunk is
-bare; arms, legs and neck are what it is for.
+A beige shirt looks the same, and so do beige trousers.  That is why nobody should conclude from
+this map that a trunk or a leg is bare; arms and neck are what it is for.
 """
 
 from __future__ import annotations

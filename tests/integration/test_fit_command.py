@@ -89,4 +89,5 @@ def test_a_photograph_ends_as_its_source_list_says(name: str, tmp_path: Path) ->
         assert quality["confidence"] != "low"
     else:
         assert quality["confidence"] == "low"
+        assert any(warning.startswith("Loose clothing") for warning in quality["warnings"])
         assert any(" top: chest ±" in warning for warning in quality["warnings"])

@@ -94,10 +94,9 @@ class JobFolder:
             PhotoUrlForeign, PhotoNotFound, PhotoTooLarge, StorageUnavailable: as `fetch_photo`.
         """
         photos = {FRONT_PHOTO: self._job.front_photo_url, SIDE_PHOTO: self._job.side_photo_url}
-        async with asyncio.TaskGroup() as group:
-            for name, url in photos.items():
-                if url:
-                    group.create_task(fetch_photo(self._bucket, url, self.path / name))
+        await tasks.all_of(
+            fetch_photo(self._bucket, url, self.path / name) for name, url in photos.items() if url
+        )
 
     async def restore(self, engine_fingerprint: str | None) -> None:
         """Bring back what an earlier attempt had computed from the same photos, if anything."""

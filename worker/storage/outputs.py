@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -28,6 +28,7 @@ from worker.errors import DiskFull, StorageUnavailable
 from worker.observability.logs import get_logger
 from worker.storage.bucket import Bucket, ObjectTooLarge
 from worker.storage.work import WorkStore
+from worker.tasks import all_of
 
 log = get_logger("worker.storage")
 
@@ -140,7 +141,7 @@ class Outputs:
             wanted = {file.name: file.sha256 for file in damaged}
             if not await self._work.load_outputs(job_id, folder, wanted):
                 return None
-            await _all(self._store(job_id, folder / file.name, check) for file in damaged)
+            await all_of(self._store(job_id, folder / file.name, check) for file in damaged)
         log.info("marker.files_republished", files=sorted(wanted))
         return marker
 
@@ -194,7 +195,7 @@ class Outputs:
         return marker
 
     async def _damaged(self, job_id: str, files: Collection[PublishedFile]) -> list[PublishedFile]:
-        whole = await _all(self._is_whole(job_id, file) for file in files)
+        whole = await all_of(self._is_whole(job_id, file) for file in files)
         return [file for file, is_whole in zip(files, whole, strict=True) if not is_whole]
 
     async def _is_whole(self, job_id: str, file: PublishedFile) -> bool:
@@ -241,7 +242,7 @@ class Outputs:
             JobHeldElsewhere: from `check`; nothing was stored after it.
             DiskFull: there is no room for the marker.
         """
-        files = await _all(
+        files = await all_of(
             self._publish_file(job_id, folder / name, check) for name in sorted(names)
         )
         marker = CompletionMarker(
@@ -260,7 +261,7 @@ class Outputs:
             if not overwritten:
                 return marker
             log.warning("outputs.overwritten", files=overwritten)
-            await _all(self._store(job_id, folder / name, check) for name in overwritten)
+            await all_of(self._store(job_id, folder / name, check) for name in overwritten)
         raise StorageUnavailable(f"Somebody else keeps writing to avatars/{job_id}/.")
 
     async def _publish_file(self, job_id: str, path: Path, check: Check) -> PublishedFile:
@@ -275,16 +276,6 @@ class Outputs:
         content_type = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
         stored = await self._bucket.upload(path, self.key(job_id, path.name), content_type)
         return stored.etag
-
-
-async def _all(works: Iterator[Coroutine[Any, Any, T]]) -> list[T]:
-    """Do them side by side; when one fails, stop the others and raise its error."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in works]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 @contextlib.contextmanager

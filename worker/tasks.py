@@ -3,6 +3,11 @@
 redis-py sends through `asyncio.wait_for`, and that swallows a cancellation which comes just as the
 send completes (Python 3.11; measured: 8 of 60 in a tight loop).  So a cancellation here is
 repeated until it is heard.
+
+In Python 3.11.2, which Debian 12 has, `asyncio.timeout` and a TaskGroup misbehave in a task that is
+marked as cancelled (`cancelling()`): a timeout that runs out raises CancelledError.  redis-py
+waits with such timeouts, so what a cancelled task still has to tell Redis is said by
+another one (`to_the_end`).
 """
 
 from __future__ import annotations
@@ -46,8 +51,7 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
 async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Do them side by side; when one fails, stop the others and raise its error.
 
-    Not a TaskGroup: in Python 3.11.2 it leaves the task that it ran in marked as
-    cancelled (`cancelling()`) when a child fails, and that is what Debian 12 has.
+    Not a TaskGroup: Python 3.11.2's leaves its task marked as cancelled when a child fails.
     """
     running = [asyncio.ensure_future(work) for work in works]
     try:

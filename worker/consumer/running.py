@@ -50,8 +50,11 @@ class RunningJob:
             await self.work
         except asyncio.CancelledError:
             waiting = asyncio.current_task()
-            if waiting is not None and waiting.cancelling() and self._is_better(Why.STOPPING):
-                self.why = Why.STOPPING
+            if waiting is not None and waiting.cancelling():
+                # It is heard: a task that stays marked cannot wait with a timeout (`tasks.py`).
+                waiting.uncancel()
+                if self._is_better(Why.STOPPING):
+                    self.why = Why.STOPPING
         except Exception:  # noqa: BLE001, S110 - it is read where the job is settled
             pass
 

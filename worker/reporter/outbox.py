@@ -27,6 +27,7 @@ from typing import Any, Final
 import tenacity
 from pydantic import ValidationError
 
+from worker import tasks
 from worker.contract import StatusUpdate
 from worker.errors import ApiUnavailable, QueueUnavailable
 from worker.observability.logs import get_logger
@@ -284,10 +285,7 @@ class Outbox:
         try:
             verdict, wait_s, error = await self._attempt(entry)
         except asyncio.CancelledError:
-            # The API may still act on what was cut off: a successor asks a little later.
-            with contextlib.suppress(QueueUnavailable, TimeoutError):
-                async with asyncio.timeout(RELEASE_TIMEOUT_S):
-                    await self._store.settle(entry, token, "released", wait_s=1.0)
+            await tasks.to_the_end(self._release(entry, token))
             raise
         try:
             done = await self._store.settle(
@@ -304,6 +302,13 @@ class Outbox:
             return
         if done == "parked":
             log.error("report.parked", job_id=entry.job_id, status=entry.status, why=error)
+
+    async def _release(self, entry: OutboxEntry, token: str) -> None:
+        """Leave a report whose delivery was cut off to others."""
+        with contextlib.suppress(QueueUnavailable, TimeoutError):
+            async with asyncio.timeout(RELEASE_TIMEOUT_S):
+                # The API may still act on what was cut off: a successor asks a little later.
+                await self._store.settle(entry, token, "released", wait_s=1.0)
 
     async def _attempt(self, entry: OutboxEntry) -> tuple[Verdict, float, str]:
         """Try once; return what becomes of the entry, in how many seconds, and why."""

@@ -30,7 +30,7 @@ Check = tuple[str, Callable[[], str]]
 
 def checks(settings: Settings) -> Iterator[Check]:
     """Name what to look at, and how; each check returns what it saw or raises an `AvatarError`."""
-    yield "GPU", lambda: _gpu(settings.pipeline.device)
+    yield "GPU", lambda: _gpu(settings.pipeline.wanted_device)
     yield "disk", lambda: _disk(Path(tempfile.gettempdir()))
     models = settings.models
     code = {

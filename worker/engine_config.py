@@ -16,7 +16,7 @@ def engine_config(pipeline: PipelineSettings, models: ModelSettings) -> EngineCo
     folder = pipeline.observer_model_dir
     anthropometry = beside(models.sam3d_repo_dir, "SMPL-Anthropometry")
     return EngineConfig(
-        device=pipeline.device,
+        device=pipeline.wanted_device,
         observer_models_dir=str(folder) if folder else None,
         display_pose=pipeline.display_pose,
         apose_arm_down_deg=pipeline.apose_arm_down_deg,

@@ -186,8 +186,9 @@ class Worker:
 
     async def _take_jobs(self) -> None:
         """Bring up engines and queue; returns only when the queue's loop has ended."""
-        if self.settings.worker.runpod_pod_id and self.settings.pipeline.device != "cpu":
-            self._gpu_trouble = await asyncio.to_thread(missing_gpu, self.settings.pipeline.device)
+        device = self.settings.pipeline.wanted_device
+        if self.settings.worker.runpod_pod_id and device != "cpu":
+            self._gpu_trouble = await asyncio.to_thread(missing_gpu, device)
             if self._gpu_trouble:
                 why, advice = self._gpu_trouble.message, self._gpu_trouble.advice
                 log.error("worker.no_gpu", why=why, advice=advice)
@@ -233,12 +234,12 @@ class Worker:
                 await self._reach_queue()
 
     async def _stop_unfit_pod(self) -> None:
-        """Have RunPod stop a pod whose GPU cannot be used, when nobody has come to look."""
+        """Have RunPod stop a pod that cannot compute, when nobody has come to look."""
         mine = self.settings.worker
         stopper = PodStopper(
             mine.runpod_pod_id, mine.runpod_api_key, after_s=mine.unfit_stop_minutes * 60
         )
-        await stopper.watch(lambda: self._gpu_trouble)
+        await stopper.watch(lambda: self._gpu_trouble or self.engine.unfit)
 
     async def _reach_queue(self) -> None:
         """Ask Redis until it answers; tell what is wrong when that changes."""
@@ -357,18 +358,22 @@ def missing_gpu(device: str) -> AvatarError | None:
 
 
 def _demand_gpu(settings: Settings) -> None:
-    """Refuse WORKER_DEVICE=cuda without a usable GPU; on RunPod the worker stays up to say so.
+    """Refuse to start without the GPU that is demanded; on RunPod the worker stays up to say so.
 
     Raises:
         SettingsError: with what is wrong with driver or GPU.
     """
-    if settings.pipeline.device != "cuda" or settings.worker.runpod_pod_id:
+    pipeline = settings.pipeline
+    if pipeline.wanted_device != "cuda" or settings.worker.runpod_pod_id:
         return
     if trouble := missing_gpu("cuda"):
-        raise SettingsError(f"WORKER_DEVICE is cuda: {trouble.message}", advice=trouble.advice)
+        why = "" if pipeline.device == "cuda" else ", and REQUIRE_REAL_AVATAR refuses the CPU"
+        raise SettingsError(
+            f"WORKER_DEVICE is {pipeline.device}{why}: {trouble.message}", advice=trouble.advice
+        )
 
 
 def _engine_environments(settings: Settings) -> list[dict[str, str]]:
     # The engine's prints become our log lines at once, not when a buffer is full.
     base = child_environment() | {"PYTHONUNBUFFERED": "1", "TMPDIR": tempfile.gettempdir()}
-    return child_environments(base, settings.pipeline.device, settings.pipeline.gpus)
+    return child_environments(base, settings.pipeline.wanted_device, settings.pipeline.gpus)

@@ -1,4 +1,4 @@
-"""RunPod's side of the worker: a pod that cannot do its work is stopped, so that it is not billed.
+"""RunPod's side of the worker: a pod that cannot compute is stopped, so that it is not billed.
 
 RunPod starts a container that exits again, for ever and billed.  So the worker stays up and says
 why it does not work; and when nobody has come for `after_s`, it asks RunPod's API to stop the pod
@@ -24,6 +24,9 @@ RUNPOD_API: Final = "https://rest.runpod.io/v1"
 LOOK_EVERY_S: Final = 5.0
 ASK_AGAIN_S: Final = 60.0
 ANSWER_S: Final = 20.0
+NO_KEY: Final = (
+    "RUNPOD_API_KEY is not set, so the pod cannot stop itself: it is billed until you stop it."
+)
 
 
 class PodStopper:
@@ -54,11 +57,13 @@ class PodStopper:
     ) -> None:
         """Look until the pod was asked to stop, and RunPod agreed; for ever while it is fit.
 
+        Without a key it says once that nobody will stop the pod.
+
         Args:
             unfit: why the pod cannot do its work; None while it can, or may yet.
             every_s: pause between looks.
         """
-        if self._pod_id is None or self._key is None:
+        if self._pod_id is None:
             return
         stop_url = f"{self._api}/pods/{self._pod_id}/stop"
         since: float | None = None
@@ -67,6 +72,9 @@ class PodStopper:
             now = time.monotonic()
             if reason is None:
                 since = None
+            elif self._key is None:
+                log.warning("pod.unfit", why=reason.message, advice=NO_KEY)
+                return
             elif since is None:
                 since = now
                 log.warning(

@@ -247,7 +247,8 @@ class PipelineSettings(_Group):
     )
     device: Literal["auto", "cuda", "cpu"] = _var(
         "WORKER_DEVICE",
-        "Where to compute; auto takes CUDA when it is there.",
+        "Where to compute; auto takes CUDA when it is there, and with REQUIRE_REAL_AVATAR nothing "
+        "else.",
         example="cpu",
         default="auto",
     )
@@ -302,6 +303,15 @@ class PipelineSettings(_Group):
         example="false",
         default=False,
     )
+
+    @property
+    def wanted_device(self) -> Literal["auto", "cuda", "cpu"]:
+        """What WORKER_DEVICE comes to.
+
+        REQUIRE_REAL_AVATAR leaves auto no way to the CPU: there the licensed estimators take
+        minutes, or nothing at all, on a machine that is paid for its GPU.  Who wants that says cpu.
+        """
+        return "cuda" if self.device == "auto" and self.require_real_avatar else self.device
 
 
 class ModelSettings(_Group):
@@ -544,8 +554,9 @@ class WorkerSettings(_Group):
     )
     unfit_stop_minutes: float = _var(
         "WORKER_UNFIT_STOP_MINUTES",
-        "On RunPod: how long a pod without a usable GPU stays up, saying why, before it is stopped "
-        "through RunPod's API (needs RUNPOD_API_KEY).",
+        "On RunPod: how long a pod that cannot compute, because it has no usable GPU or its engine "
+        "does not come up, stays up, saying why, before it is stopped through RunPod's API (needs "
+        "RUNPOD_API_KEY).",
         example="15",
         default=15.0,
         gt=0,
@@ -559,7 +570,7 @@ class WorkerSettings(_Group):
     )
     runpod_api_key: SecretStr | None = _var(
         "RUNPOD_API_KEY",
-        "Lets an unfit pod stop itself; a key of RunPod that may do so.",
+        "Lets an unfit pod stop itself. RunPod puts a key of the pod's own here.",
         example="a-long-secret",
         default=None,
     )

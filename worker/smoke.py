@@ -114,8 +114,8 @@ def _health(client: httpx.Client, deadline: float) -> Finding:
     if isinstance(answer, Finding):
         return answer
     code, facts = answer
-    silence = f"Redis answered {facts.get('secondsSinceRedisAnswered')} s ago"
-    return Finding("/health", good=code == httpx.codes.OK, detail=f"{facts['status']}, {silence}")
+    why = facts.get("reason") or f"Redis answered {facts.get('secondsSinceRedisAnswered')} s ago"
+    return Finding("/health", good=code == httpx.codes.OK, detail=f"{facts['status']}, {why}")
 
 
 def _ready(client: httpx.Client, deadline: float) -> Finding:

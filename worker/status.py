@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from worker.consumer.bull import LOCK_MS
+from worker.engine.supervisor import EngineState
 from worker.http.identity import Identity
 from worker.licensed_code import describe, licensed_code
 from worker.observability.journal import Journal
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from worker.lifecycle import Worker
 
 UNHEALTHY_AFTER_S: Final = LOCK_MS / 1000.0
-"""After so long without an answer of Redis every lock is lost, and a restart costs nothing."""
+"""After so long without an answer of Redis every lock is lost, and a restart costs nothing.  An
+engine that was silent for so long should have been replaced twice."""
 
 
 class StatusBoard(Collector):
@@ -42,14 +44,26 @@ class StatusBoard(Collector):
 
     # ------------------------------------------------------------ for orchestrators
     def health(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the process should live on: while jobs are taken, Redis must have answered."""
-        consumer = self._worker.consumer
-        silence_s = consumer.last_round_trip_s if consumer.is_taking else 0.0
-        alive = silence_s < UNHEALTHY_AFTER_S
-        return alive, {
-            "status": "ok" if alive else "unhealthy",
-            "secondsSinceRedisAnswered": round(silence_s, 1),
+        """Whether the process should live on; what a new one could not do better keeps it alive.
+
+        While jobs are taken, Redis must have answered.  An engine that is used must beat, and some
+        engine must be left that is started again.
+        """
+        consumer, engine = self._worker.consumer, self._worker.engine
+        redis_s = consumer.last_round_trip_s if consumer.is_taking else 0.0
+        wrong = None
+        if redis_s >= UNHEALTHY_AFTER_S:
+            wrong = "Redis does not answer."
+        elif engine.silence_s >= UNHEALTHY_AFTER_S:
+            wrong = "An engine process is silent and was not replaced."
+        elif engine.state is EngineState.DEFUNCT:
+            wrong = "No engine process is left, and none will be started."
+        facts = {
+            "status": "unhealthy" if wrong else "ok",
+            "secondsSinceRedisAnswered": round(redis_s, 1),
+            "secondsSinceEngineBeat": round(engine.silence_s, 1),
         }
+        return wrong is None, facts | ({"reason": wrong} if wrong else {})
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether jobs are taken; if not, the state's name, the reason and what to do."""

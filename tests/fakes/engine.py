@@ -37,7 +37,7 @@ from pathlib import Path
 
 from worker.engine.messages import Built, EngineConfig, Ready, RunJob
 from worker.engine.process import Advance, Checkpoint, main
-from worker.errors import ModelMissing, NoPerson, OutOfMemory
+from worker.errors import EngineError, ModelMissing, NoPerson, OutOfMemory
 
 STAGES = ("photo", "observe", "fit", "measure", "export")
 CHECKPOINTS = {"observe": "checkpoint_observe.npz", "fit": "checkpoint_fit.npz"}
@@ -61,6 +61,8 @@ class FakeBuilder:
             os._exit(7)
         if behaviour == "model-missing":
             raise ModelMissing("pose.tflite is not there.")
+        if behaviour == "no-cuda":
+            raise EngineError("torch sees no CUDA device.")
 
     def ready(self) -> Ready:
         return Ready(

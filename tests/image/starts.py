@@ -59,6 +59,11 @@ FATAL: Final = (
     ),
     Start("no number", "PROCESSING_TIMEOUT:", {"PROCESSING_TIMEOUT": "five minutes"}),
     Start("a GPU is asked for", "WORKER_DEVICE is cuda:", {"WORKER_DEVICE": "cuda"}),
+    Start(
+        "licensed estimators are asked for, and there is no GPU",
+        "WORKER_DEVICE is auto, and REQUIRE_REAL_AVATAR refuses the CPU:",
+        {"REQUIRE_REAL_AVATAR": "true"},
+    ),
     Start("WORKER_PORT is taken", "cannot be listened on", {"WORKER_PORT": "TAKEN"}),
 )
 WAITING: Final = (
@@ -81,9 +86,9 @@ WAITING: Final = (
         stays_up=True,
     ),
     Start(
-        "licensed estimators are asked for",
+        "licensed estimators are asked for, on the CPU",
         "no licensed estimator",
-        {"REQUIRE_REAL_AVATAR": "true"},
+        {"REQUIRE_REAL_AVATAR": "true", "WORKER_DEVICE": "cpu"},
         stays_up=True,
     ),
     Start(

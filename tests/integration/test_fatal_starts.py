@@ -15,6 +15,7 @@ TRIED = (
     "several at once, all of them named",
     "no such source of weights",
     "a GPU is asked for",
+    "licensed estimators are asked for, and there is no GPU",
     "WORKER_PORT is taken",
 )
 STARTS = [start for start in FATAL if start.name in TRIED]

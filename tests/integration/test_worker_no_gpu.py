@@ -12,6 +12,8 @@ from tests.conftest import StartWorker
 from tests.producer import Producer
 from worker import lifecycle
 from worker.engine import preflight
+from worker.engine.limits import EngineLimits
+from worker.engine.supervisor import EngineState
 from worker.lifecycle import Worker
 from worker.settings import Settings
 
@@ -69,6 +71,29 @@ async def test_it_is_handed_to_the_one_who_stops_pods(
             await done.wait()
     assert asked[0][:2] == ("pod1", 120)
     assert "too old" in asked[0][2]
+
+
+async def test_an_engine_that_does_not_come_up_is_unfit_while_it_is_tried_again(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nvidia-smi is content, torch is not: billed all the same."""
+    monkeypatch.setattr(EngineLimits, "for_jobs_of", lambda _s: EngineLimits(setup_retry_s=(0.05,)))
+    tries = 0
+
+    def count(state: EngineState) -> None:
+        nonlocal tries
+        tries += state is EngineState.STARTING
+
+    async with start_worker(GLTFPACK_PATH="no-cuda", WORKER_DEVICE="cpu") as worker:
+        (engine,) = worker.engine.engines
+        monkeypatch.setattr(engine, "_on_state", count)
+        async with asyncio.timeout(10):
+            while worker.engine.unfit is None:  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0.01)
+            tries = 0
+            while tries < 2:
+                assert "no CUDA device" in str(worker.engine.unfit)
+                await asyncio.sleep(0.01)
 
 
 def test_the_key_of_runpod_is_a_secret(environment: dict[str, str]) -> None:

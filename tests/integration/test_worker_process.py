@@ -195,7 +195,8 @@ async def test_health_and_ready_while_working(environment: dict[str, str]) -> No
 async def test_require_real_avatar_refuses_jobs_says_why_and_stays_up(
     environment: dict[str, str], producer: Producer
 ) -> None:
-    async with worker_process(environment, REQUIRE_REAL_AVATAR="true") as worker:
+    variables = {"REQUIRE_REAL_AVATAR": "true", "WORKER_DEVICE": "cpu"}
+    async with worker_process(environment, **variables) as worker:
         line = await worker.logged("worker.refuses_jobs")
         job = await producer.add(producer.payload("ok"))
         code, facts = await worker.get("/ready")

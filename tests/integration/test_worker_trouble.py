@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
 import pytest
 
 from tests.conftest import StartWorker, until_ready
 from tests.producer import Producer
+from worker import status
 from worker.demo.stack import EmbeddedStack
+from worker.errors import EngineCrashed
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - neither silence nor a state of the pool is an event
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +76,45 @@ async def test_storage_that_is_down_is_tried_again(
             stack.gateway.start()  # from this thread: the server ends with the one that started it
         job = await producer.settled(job)
     assert await job.getState() == "completed", job.failedReason
+
+
+async def test_a_frozen_engine_makes_the_worker_unhealthy_and_a_thawed_one_healthy(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Less than the silence after which the engine is replaced, which would end this.
+    monkeypatch.setattr(status, "UNHEALTHY_AFTER_S", 3.0)
+    async with start_worker() as worker:
+        await until_ready(worker)
+        assert worker.told.health()[0]
+        (engine,) = worker.engine.engines
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGSTOP)
+        try:
+            await until(lambda: not worker.told.health()[0])
+            _, facts = worker.told.health()
+        finally:
+            os.kill(engine.pid, signal.SIGCONT)
+        assert facts["status"] == "unhealthy"
+        assert facts["secondsSinceEngineBeat"] >= 3
+        assert "silent" in facts["reason"]
+        await until(lambda: worker.told.health()[0])
+
+
+async def test_engines_that_are_given_up_are_a_case_for_a_new_start(
+    start_worker: StartWorker,
+) -> None:
+    async with start_worker(GLTFPACK_PATH="die-in-setup") as worker:
+        await until(lambda: not worker.told.health()[0])
+        assert "No engine process is left" in worker.told.health()[1]["reason"]
+        assert worker.told.readiness()[1]["state"] == "DEFUNCT"
+        # And on RunPod, where nobody starts it anew, for stopping the pod.
+        assert isinstance(worker.engine.unfit, EngineCrashed)
+
+
+async def test_models_that_are_missing_are_for_a_person_to_bring(
+    start_worker: StartWorker,
+) -> None:
+    async with start_worker(GLTFPACK_PATH="model-missing") as worker:
+        await until(lambda: worker.engine.reason is not None)
+        assert worker.told.health()[0]
+        assert worker.engine.unfit is None

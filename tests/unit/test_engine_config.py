@@ -65,6 +65,22 @@ def test_every_variable_of_the_licensed_path_reaches_the_engine(tmp_path: Path) 
     )
 
 
+@pytest.mark.parametrize(
+    ("device", "required", "comes_to"),
+    [
+        ("auto", "false", "auto"),
+        ("auto", "true", "cuda"),
+        ("cpu", "true", "cpu"),
+        ("cuda", "false", "cuda"),
+    ],
+)
+def test_auto_is_no_way_to_the_cpu_for_a_required_estimator(
+    tmp_path: Path, device: str, required: str, comes_to: str
+) -> None:
+    read = settings(tmp_path, WORKER_DEVICE=device, REQUIRE_REAL_AVATAR=required)
+    assert engine_config(read.pipeline, read.models).device == comes_to
+
+
 def test_nothing_is_refused_once_a_licensed_estimator_is_enabled(tmp_path: Path) -> None:
     required = settings(tmp_path, REQUIRE_REAL_AVATAR="true")
     assert licensed_enabled(required) == ()

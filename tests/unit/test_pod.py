@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from pydantic import SecretStr
 
 from worker import pod
@@ -87,10 +88,17 @@ async def test_a_pod_that_recovers_in_time_is_left_alone(runpod: FakeRunPod) -> 
     assert runpod.asked == []
 
 
-@pytest.mark.parametrize(("pod_id", "key"), [(None, KEY), ("pod1", None)])
-async def test_off_runpod_or_without_a_key_nothing_is_watched(
-    runpod: FakeRunPod, pod_id: str | None, key: SecretStr | None
-) -> None:
+async def test_off_runpod_nothing_is_watched(runpod: FakeRunPod) -> None:
     async with asyncio.timeout(10):
-        await PodStopper(pod_id, key, after_s=0.0, api=runpod.url).watch(lambda: UNFIT)
+        await PodStopper(None, KEY, after_s=0.0, api=runpod.url).watch(lambda: UNFIT)
     assert runpod.asked == []
+
+
+async def test_without_a_key_it_is_said_that_nobody_stops_the_pod(runpod: FakeRunPod) -> None:
+    with structlog.testing.capture_logs() as logged:
+        async with asyncio.timeout(10):
+            await PodStopper("pod1", None, after_s=0.0, api=runpod.url).watch(lambda: UNFIT)
+    assert runpod.asked == []
+    (line,) = logged
+    assert line["event"] == "pod.unfit"
+    assert "RUNPOD_API_KEY is not set" in line["advice"]

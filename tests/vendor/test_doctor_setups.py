@@ -61,6 +61,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "SAM3DBODY_MHR_PATH": str(root / "sam3d" / "assets" / "mhr_model.pt"),
         "SAM3DBODY_SEGMENTOR_PATH": str(sam2),
         "REQUIRE_REAL_AVATAR": "true",
+        "WORKER_DEVICE": "cpu",
     }
 
 

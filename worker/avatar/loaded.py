@@ -117,7 +117,7 @@ def _pick_device(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise EngineError(
             "WORKER_DEVICE is cuda, but torch sees no CUDA device.",
-            advice="Check the GPU, its driver and the torch build, or set WORKER_DEVICE=auto.",
+            advice="Check the GPU, its driver and the torch build, or set WORKER_DEVICE=cpu.",
         )
     use_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if use_cuda else "cpu")

@@ -106,6 +106,11 @@ class Child:
         """The process's id, which is its group's too."""
         return self._process.pid
 
+    @property
+    def silence_s(self) -> float:
+        """Since its last sign of life; 0 while it loads, which has a limit of its own."""
+        return self._watch.silence_s(self._loop.time())
+
     # ------------------------------------------------------------ talking
     def send(self, line: bytes) -> None:
         """Write one command; they are short, so the pipe takes them whole."""

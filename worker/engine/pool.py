@@ -20,7 +20,7 @@ from worker.engine.supervisor import (
     Engine,
     EngineState,
 )
-from worker.errors import AvatarError, EngineUnavailable
+from worker.errors import AvatarError, EngineError, EngineUnavailable
 
 _BEST_FIRST: Final = (
     EngineState.READY,
@@ -107,6 +107,22 @@ class EnginePool:
             for number, engine in enumerate(self.engines)
             if engine.reason is not None
         }
+
+    @property
+    def unfit(self) -> EngineError | None:
+        """Why no engine came up or comes up again: the machine's fault; None when one did.
+
+        Lasts while they are tried again.  What lacks models is not unfit: those can be brought.
+        """
+        troubles = [engine.set_up_trouble for engine in self.engines]
+        if not all(troubles):
+            return None
+        return next((one for one in troubles if isinstance(one, EngineError)), None)
+
+    @property
+    def silence_s(self) -> float:
+        """For how long the most silent of the engines that are used gave no sign of life."""
+        return max(engine.silence_s for engine in self.engines)
 
     @property
     def infos(self) -> tuple[Ready, ...]:

@@ -100,6 +100,8 @@ class Engine:
         self.reason: AvatarError | None = None
         self.info: Ready | None = None
         """What was loaded; of the process before, while a new one starts."""
+        self.set_up_trouble: AvatarError | None = None
+        """Why it was last not usable, kept while it is tried again; None once it is."""
         self._child: Child | None = None
         self._usable = asyncio.Event()
         self._needs_child = asyncio.Event()
@@ -112,6 +114,11 @@ class Engine:
     def memory(self) -> Beat | None:
         """What the process said last of its memory, while there is one."""
         return self._child.memory if self._child else None
+
+    @property
+    def silence_s(self) -> float:
+        """Since the process that is used gave a sign of life; 0 while there is none."""
+        return self._child.silence_s if self._child and self.state in USABLE else 0.0
 
     @property
     def pid(self) -> int | None:
@@ -315,6 +322,8 @@ class Engine:
         if state is self.state and reason is None:
             return
         self.state, self.reason = state, reason
+        if reason is not None or state in USABLE:
+            self.set_up_trouble = reason
         level = "error" if state in {EngineState.SETUP_FAILED, EngineState.DEFUNCT} else "debug"
         getattr(log, level)(
             "engine.state",

@@ -43,6 +43,10 @@ class Watch:
         """Note a sign of life; the first one begins the watch over silence."""
         self._beat_s = now_s
 
+    def silence_s(self, now_s: float) -> float:
+        """Tell for how long there was no sign of life; 0 before the first."""
+        return 0.0 if self._beat_s is None else now_s - self._beat_s
+
     def begin_job(self, timeout_s: float, now_s: float) -> None:
         """Begin the job's clock."""
         self._job = _Span("job", now_s, timeout_s)
@@ -67,8 +71,7 @@ class Watch:
             return EngineTimeout(
                 f"Stage {self._stage.name!r} took longer than {self._stage.limit_s:g} s."
             )
-        silence_s = 0.0 if self._beat_s is None else now_s - self._beat_s
-        if silence_s > self._limits.heartbeat_timeout_s:
+        if self.silence_s(now_s) > self._limits.heartbeat_timeout_s:
             return EngineCrashed(
                 f"The engine process was silent for more than "
                 f"{self._limits.heartbeat_timeout_s:g} s and was killed."

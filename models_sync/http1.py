@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import socket
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -17,6 +18,11 @@ from urllib.parse import SplitResult
 
 _PLAIN_STATUS = b"HTTP/1.1 206 "
 _END_OF_HEAD = b"\r\n\r\n"
+_OF_INTEREST = re.compile(
+    rb"\r\n(content-length|content-range|etag|transfer-encoding|connection):([^\r\n]*)",
+    re.IGNORECASE,
+)
+"""What is asked for, and what makes an answer another than plain; the other headers are not read."""
 _NOT_PLAIN = {"transfer-encoding", "connection"}
 
 
@@ -92,11 +98,10 @@ def _read_plain_head(stream: io.BufferedReader) -> dict[str, str] | None:
     end = seen.find(_END_OF_HEAD)
     if end < 0 or not seen.startswith(_PLAIN_STATUS):
         return None
-    lines = seen[:end].decode("latin-1").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines)
-    headers = {name.lower(): value.strip() for name, _, value in pairs}
+    found = _OF_INTEREST.findall(seen, 0, end)
+    headers = {name.decode().lower(): value.decode("latin-1").strip(" \t") for name, value in found}
     if (
-        len(headers) < len(lines)  # one comes twice: whoever knows the rules decides
+        len(headers) < len(found)  # one comes twice: whoever knows the rules decides
         or headers.keys() & _NOT_PLAIN
         or not headers.get("content-length", "").isdecimal()
     ):

@@ -12,14 +12,8 @@ import time
 from typing import Protocol
 
 from blake3 import blake3
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    sleep_using_event,
-    wait_random_exponential,
-)
 
+from models_sync.again import waits_s
 from models_sync.bucket import Bucket
 from models_sync.direct import aligned_buffer
 from models_sync.errors import (
@@ -28,6 +22,7 @@ from models_sync.errors import (
     BucketUnreachable,
     Interrupted,
     ObjectDamaged,
+    SyncError,
     TransferCut,
 )
 from models_sync.wire import Range, Wire
@@ -76,14 +71,6 @@ class Lane(threading.Thread):
         self._buffer = memoryview(b"")
         self._wire = Wire(boss.bucket, boss.stall_s)
         self._shut_because: BaseException | None = None
-        self._span: Span
-        self._attempts = Retrying(
-            retry=retry_if_exception(self._is_worth_another),
-            wait=wait_random_exponential(multiplier=0.25, max=5),
-            stop=self._gives_up,
-            sleep=sleep_using_event(boss.stopping),
-            reraise=True,
-        )
         self._chunk_bytes = MIN_CHUNK_BYTES
         self.received = 0
         """Bytes that came over the network."""
@@ -123,10 +110,14 @@ class Lane(threading.Thread):
         if span.local:
             self._look_on_disk(span)
             return
-        self._span = span
-        for attempt in self._attempts:
-            with attempt:
+        waits = waits_s()
+        while span.first < span.stop:
+            try:
                 self._fetch(span)
+            except SyncError as error:
+                if not self._is_worth_another(span, error):
+                    raise
+                self._boss.stopping.wait(next(waits))
 
     def _look_on_disk(self, span: Span) -> None:
         for part in range(span.first, span.stop):
@@ -206,11 +197,9 @@ class Lane(threading.Thread):
         if self._boss.stopping.is_set():
             raise Interrupted from cause
 
-    # -- trying again ---------------------------------------------------------------------------
-    def _is_worth_another(self, error: BaseException) -> bool:
+    def _is_worth_another(self, span: Span, error: SyncError) -> bool:
+        if time.monotonic() - span.gained_at > self._boss.patience_s:
+            return False
         if type(error) is ObjectDamaged:
-            return self._span.damaged < MAX_DAMAGED
+            return span.damaged < MAX_DAMAGED
         return isinstance(error, BucketUnreachable) and not isinstance(error, AnswerStrange)
-
-    def _gives_up(self, _: RetryCallState) -> bool:
-        return time.monotonic() - self._span.gained_at > self._boss.patience_s

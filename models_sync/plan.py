@@ -198,6 +198,7 @@ def _refuse_older(found: Manifest, bucket: Bucket, settings: SyncSettings) -> No
 def _of_sources(
     manifest: Manifest, bucket: Bucket, settings: SyncSettings
 ) -> Iterable[RemoteObject]:
+    root = settings.bucket_root
     for source in settings.source_names():
         prefix = SOURCE_PREFIXES[source]
         files = [file for file in manifest.files if file.key.startswith(prefix)]
@@ -205,7 +206,7 @@ def _of_sources(
             raise NothingThere(f"the manifest of {bucket.where} names nothing below {prefix}")
         for file in files:
             yield RemoteObject(
-                key=settings.bucket_root + file.key,
+                key=root + file.key,
                 path=file.key,
                 size=file.size,
                 etag=None,

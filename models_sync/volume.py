@@ -8,8 +8,9 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
 
 from models_sync.atomic import cannot_write
 from models_sync.errors import FolderElsewhere, VolumeFull, VolumeUnwritable
@@ -97,13 +98,28 @@ def refuse_elsewhere(root: Path, folder: Path) -> None:
         raise FolderElsewhere(f"{folder} leads to {leads_to}, which is not below {root}")
 
 
-@contextlib.contextmanager
-def named_errors(path: Path | str) -> Iterator[None]:
-    """Turn what the operating system says about `path` into errors with names."""
-    try:
-        yield
-    except OSError as error:
-        raise _name(Path(path), error) from error
+class named_errors:  # noqa: N801 - read as a verb: `with named_errors(path):`
+    """Turn what the operating system says about `path` into errors with names.
+
+    Not by `contextlib`: it is entered five times a file, and this takes a third of the time.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Nothing is to be prepared."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            raise _name(Path(self._path), error) from error
 
 
 def _name(path: Path, error: OSError) -> VolumeUnwritable:

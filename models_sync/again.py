@@ -1,0 +1,23 @@
+"""Trying again: after a failure that may pass, later and later.
+
+By hand and not by tenacity, which is 120 calls of Python for an attempt that succeeds at once: for
+thousands of small files that was a sixth of all our processor time (docs/decisions/0024).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+FIRST_S, MOST_S = 0.25, 5.0
+
+
+def waits_s() -> Iterator[float]:
+    """How long to wait before each further try: of any length up to a limit that doubles.
+
+    Many that fail together do not come back together.
+    """
+    limit_s = FIRST_S
+    while True:
+        yield random.uniform(0.0, limit_s)  # noqa: S311 - hides nothing
+        limit_s = min(MOST_S, 2 * limit_s)

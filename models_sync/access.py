@@ -19,13 +19,15 @@ from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, S3Error
 from pydantic import SecretStr
 
-from models_sync.bucket import REGION, Bucket, host_of, make_pool
+from models_sync.bucket import Bucket
+from models_sync.endpoint import REGION, host_of
 from models_sync.errors import (
     AdminUnavailable,
     BucketRefused,
     BucketUnreachable,
     NothingThere,
 )
+from models_sync.library import make_pool
 from models_sync.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from models_sync.settings import SyncSettings, VolumeSettings
 from models_sync.store import Store

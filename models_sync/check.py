@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from models_sync.bucket import RemoteObject
 from models_sync.digests import OnBytes, parts_match
 from models_sync.manifest import PART_BYTES
 from models_sync.plan import expected_md5
+from models_sync.remote import RemoteObject
 from models_sync.state import Identity
 
 

@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from models_sync.bucket import Bucket, RemoteObject
+from models_sync.bucket import Bucket
 from models_sync.errors import SyncError, TransferStalled
 from models_sync.manifest import PART_BYTES
 from models_sync.plan import Plan
+from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
 from models_sync.tuner import START_LANES
 from models_sync.wire import Wire
@@ -94,7 +95,7 @@ class _Sample:
         self._error: SyncError | None = None
         self.received = 0
         # Its own limit is far above ours: whoever waits is shut when the time is over.
-        wires = [Wire(bucket, stall_s=60 * MEASURE_S) for _ in range(lanes)]
+        wires = [Wire(bucket.endpoint, stall_s=60 * MEASURE_S) for _ in range(lanes)]
         threads = [
             threading.Thread(target=self._read, args=[wire], name="measure", daemon=True)
             for wire in wires

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 from models_sync.atomic import flush_folder
-from models_sync.bucket import Bucket, RemoteObject
+from models_sync.bucket import Bucket
 from models_sync.errors import (
     Interrupted,
     ObjectDamaged,
@@ -25,6 +25,7 @@ from models_sync.lanes import Lane
 from models_sync.partial import Partial, sweep
 from models_sync.plan import expected_md5
 from models_sync.progress import Meter, OnProgress, Phase, Progress, eta_s
+from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
 from models_sync.state import Identity, State
 from models_sync.tuner import Tuner

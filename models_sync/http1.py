@@ -22,7 +22,7 @@ _OF_INTEREST = re.compile(
     rb"\r\n(content-length|content-range|etag|transfer-encoding|connection):([^\r\n]*)",
     re.IGNORECASE,
 )
-"""What is asked for, and what makes an answer another than plain; the other headers are not read."""
+"""What is asked for, and what makes an answer other than plain; no other header is read."""
 _NOT_PLAIN = {"transfer-encoding", "connection"}
 
 
@@ -74,7 +74,8 @@ class Caller:
         """
         if self._stream.closed:  # by http.client, with the answer that it read
             self._stream = self._socket.makefile("rb")
-        lines = [f"GET {url.path}?{url.query} HTTP/1.1", f"Host: {url.netloc}"]
+        target = f"{url.path}?{url.query}" if url.query else url.path
+        lines = [f"GET {target} HTTP/1.1", f"Host: {url.netloc}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += ["Accept-Encoding: identity", "", ""]
         self._socket.sendall("\r\n".join(lines).encode())

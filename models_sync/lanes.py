@@ -69,7 +69,7 @@ class Lane(threading.Thread):
         super().__init__(name="lane", daemon=True)
         self._boss = boss
         self._buffer = memoryview(b"")
-        self._wire = Wire(boss.bucket, boss.stall_s)
+        self._wire = Wire(boss.bucket.endpoint, boss.stall_s)
         self._shut_because: BaseException | None = None
         self._chunk_bytes = MIN_CHUNK_BYTES
         self.received = 0

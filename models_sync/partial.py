@@ -23,11 +23,11 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from models_sync.bucket import RemoteObject
 from models_sync.direct import open_direct, write_direct
 from models_sync.errors import PartialLost
 from models_sync.manifest import PART_BYTES, part_count
 from models_sync.names import is_own_leftover
+from models_sync.remote import RemoteObject
 from models_sync.state import Identity
 from models_sync.volume import named_errors, reserve, start_writing
 

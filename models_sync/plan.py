@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from models_sync.bucket import Bucket, RemoteObject
+from models_sync.bucket import Bucket
 from models_sync.errors import (
     BucketRefused,
     ManifestInvalid,
@@ -20,6 +20,7 @@ from models_sync.errors import (
 )
 from models_sync.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME, Manifest
 from models_sync.names import refuse_collisions, refuse_unsafe
+from models_sync.remote import RemoteObject
 from models_sync.settings import SOURCE_PREFIXES, SyncSettings
 from models_sync.state import Identity, State, local_manifest
 from models_sync.volume import named_errors
@@ -97,7 +98,11 @@ def read_wanted(bucket: Bucket, settings: SyncSettings) -> Wanted:
         NothingThere: a source has no file.
         UnsafeKey: a name may not become a file.
     """
-    manifest = _read_optional(bucket, settings.bucket_root + MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    with bucket.reader() as read:
+        manifest = _read_optional(read, settings.bucket_root + MANIFEST_NAME, MAX_MANIFEST_BYTES)
+        # The manifest first: `publish` signs the one before with the new signature too.
+        signature_key = settings.bucket_root + SIGNATURE_NAME
+        signature = manifest and _read_optional(read, signature_key, MAX_SIGNATURE_BYTES)
     if manifest is None:
         if settings.public_key:
             raise ManifestUntrusted(
@@ -109,8 +114,6 @@ def read_wanted(bucket: Bucket, settings: SyncSettings) -> Wanted:
             refuse_unsafe(remote.path)
         refuse_collisions(remote.path for remote in listed)
         return Wanted(tuple(listed), Trust.UNVERIFIED)
-    # The manifest first: `publish` signs the one before with the new signature too.
-    signature = _read_optional(bucket, settings.bucket_root + SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
     signed = bool(settings.public_key)
     if signed:
         from models_sync import signing  # noqa: PLC0415 - costs 50 ms, and is seldom needed
@@ -214,9 +217,9 @@ def _of_sources(
             )
 
 
-def _read_optional(bucket: Bucket, key: str, max_bytes: int) -> bytes | None:
+def _read_optional(read: Callable[[str, int], bytes], key: str, max_bytes: int) -> bytes | None:
     try:
-        return bucket.read_small(key, max_bytes)
+        return read(key, max_bytes)
     except ObjectMissing:
         return None
     except BucketRefused as error:

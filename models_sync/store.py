@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 import urllib3
 from minio.deleteobjects import DeleteObject
 
-from models_sync.bucket import Bucket, make_client
+from models_sync.bucket import Bucket
 from models_sync.digests import UPLOAD_PART_BYTES, Digests, OnBytes
 from models_sync.errors import (
     BucketRefused,
@@ -21,6 +21,7 @@ from models_sync.errors import (
     SourceUnusable,
 )
 from models_sync.ledger import Stamp
+from models_sync.library import make_client, named_answers
 from models_sync.settings import SyncSettings
 
 _PARTS_AT_ONCE = 3
@@ -51,7 +52,7 @@ class Store(Bucket):
         Raises:
             BucketRefused: this user may not.
         """
-        with self._named_errors():
+        with named_answers(f"{self.where}: "):
             if self._client.bucket_exists(self._bucket):
                 return False
             self._client.make_bucket(self._bucket)
@@ -81,7 +82,7 @@ class Store(Bucket):
         Raises:
             BucketRefused, BucketUnreachable: it was not stored.
         """
-        with self._named_errors(key):
+        with named_answers(f"{self.where}: {key}: "):
             self._client.put_object(
                 self._bucket, key, io.BytesIO(data), len(data), content_type=content_type
             )
@@ -98,7 +99,7 @@ class Store(Bucket):
             file = path.open("rb")
         except OSError as error:
             raise SourceUnusable(f"{path}: {error.strerror}") from error
-        with file, self._named_errors(key):
+        with file, named_answers(f"{self.where}: {key}: "):
             result = self._client.put_object(
                 self._bucket,
                 key,
@@ -115,7 +116,7 @@ class Store(Bucket):
         return result.version_id if result.version_id not in {"", "null"} else None
 
     def _read_back(self, key: str, known: Digests) -> None:
-        with self._named_errors(key):
+        with named_answers(f"{self.where}: {key}: "):
             response = self._client.get_object(self._bucket, key)
             try:
                 sha256 = hashlib.sha256()
@@ -133,7 +134,7 @@ class Store(Bucket):
         Raises:
             BucketRefused: one of them may not be removed.
         """
-        with self._named_errors():
+        with named_answers(f"{self.where}: "):
             failed = list(
                 self._client.remove_objects(self._bucket, [DeleteObject(key) for key in keys])
             )

@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models_sync.bucket import Bucket, RemoteObject
+from models_sync.bucket import Bucket
 from models_sync.check import hash_file
 from models_sync.errors import (
     Interrupted,
@@ -33,6 +33,7 @@ from models_sync.lock import VolumeLock
 from models_sync.partial import sweep_own
 from models_sync.plan import Plan, Trust, Wanted, make_plan, read_wanted
 from models_sync.progress import OnProgress, Phase, Progress
+from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
 from models_sync.state import Identity, State, keep_manifest
 from models_sync.volume import folders_of

@@ -18,15 +18,17 @@ from http import HTTPStatus
 from urllib.parse import SplitResult
 
 from models_sync.answers import name_body, refuse_other_range
-from models_sync.bucket import CONNECT_S, Bucket, RemoteObject, authorities
+from models_sync.endpoint import CONNECT_S, Endpoint, authorities
 from models_sync.errors import (
     AnswerStrange,
     BucketUnreachable,
     HostUnknown,
+    ObjectDamaged,
     TransferCut,
     TransferStalled,
 )
 from models_sync.http1 import Answer, Caller
+from models_sync.remote import RemoteObject
 
 MAX_REFUSAL_BYTES = 64 << 10
 AHEAD_BYTES = 2 << 20
@@ -47,8 +49,8 @@ class Range:
 class Wire:
     """A connection of one thread, kept open from range to range.  Others may only `shut` it."""
 
-    def __init__(self, bucket: Bucket, stall_s: float) -> None:
-        self._bucket, self._stall_s = bucket, stall_s
+    def __init__(self, endpoint: Endpoint, stall_s: float) -> None:
+        self._endpoint, self._stall_s = endpoint, stall_s
         self._socket: socket.socket | None = None
         self._caller: Caller | None = None
 
@@ -65,8 +67,7 @@ class Wire:
             BucketUnreachable: no answer.
             AnswerStrange: an answer that is not to what was asked.
         """
-        about = f"{self._bucket.where}: {remote.key}: "
-        url = self._bucket.sign(remote)
+        about = f"{self._endpoint.where}: {remote.key}: "
         headers = {"Range": f"bytes={offset}-{offset + size - 1}"}
         if etag:
             if not (
@@ -74,6 +75,33 @@ class Wire:
             ):  # it could end its line and begin another
                 raise AnswerStrange(f"{about}no server has an ETag like {etag!r}")
             headers["If-Match"] = f'"{etag}"'
+        with self._ask(about, self._endpoint.sign(remote), headers) as answer:
+            span = answer.getheader("Content-Range")
+            refuse_other_range(
+                about, answer.status, span, offset=offset, size=size, whole=remote.size
+            )
+            yield Range((answer.getheader("ETag") or "").strip('"'), answer.readinto)
+
+    def read_small(self, key: str, max_bytes: int) -> bytes:
+        """Read an object whole; the clock and the key of who asks are judged at once.
+
+        Raises:
+            ObjectDamaged: it is larger than `max_bytes`.
+            ObjectMissing, BucketRefused, BucketUnreachable, AnswerStrange: as `open_range`.
+        """
+        about = f"{self._endpoint.where}: {key}: "
+        url, headers = self._endpoint.authorize(key)
+        with self._ask(about, url, headers) as answer:
+            if not isinstance(answer, http.client.HTTPResponse) or answer.status != HTTPStatus.OK:
+                raise AnswerStrange(f"{about}asked for all of it, the answer is {answer.status}")
+            data = answer.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise ObjectDamaged(f"{about}it is larger than {max_bytes:,} bytes")
+        return data
+
+    @contextmanager
+    def _ask(self, about: str, url: SplitResult, headers: dict[str, str]) -> Iterator[Answer]:
+        """Send a request and give its answer, unless that is an error."""
         answer: Answer | None = None
         try:
             if self._caller is None:
@@ -82,11 +110,7 @@ class Wire:
             refused = answer.status >= HTTPStatus.MULTIPLE_CHOICES
             if isinstance(answer, http.client.HTTPResponse) and refused:
                 raise name_body(about, answer.status, answer.read(MAX_REFUSAL_BYTES))
-            span = answer.getheader("Content-Range")
-            refuse_other_range(
-                about, answer.status, span, offset=offset, size=size, whole=remote.size
-            )
-            yield Range((answer.getheader("ETag") or "").strip('"'), answer.readinto)
+            yield answer
         except TimeoutError as error:
             raise TransferStalled(f"{about}nothing came for {self._stall_s:g} s") from error
         except (http.client.HTTPException, OSError) as error:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from models_sync.bucket import RemoteObject
 from models_sync.errors import ObjectReplaced
 from models_sync.partial import Partial
+from models_sync.remote import RemoteObject
 
 MAX_SPAN_BYTES = 64 << 20
 """One request asks for at most this much: its 20 ms of waiting are 2 % at 60 MB/s."""

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from models_sync.bucket import RemoteObject
 from models_sync.cli import main
 from models_sync.errors import ManifestInvalid, SyncSettingsError, UnsafeKey
 from models_sync.manifest import Manifest, ManifestFile
 from models_sync.names import refuse_collisions, refuse_unsafe
 from models_sync.plan import Trust, Wanted, make_plan
+from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
 from models_sync.state import State
 

@@ -11,7 +11,6 @@ from blake3 import blake3
 
 from models_sync import volume
 from models_sync.answers import name_body, refuse_other_range
-from models_sync.bucket import RemoteObject
 from models_sync.errors import (
     AnswerStrange,
     BucketBusy,
@@ -28,6 +27,7 @@ from models_sync.lock import LOCK_FILE, Holder, VolumeLock
 from models_sync.manifest import PART_BYTES
 from models_sync.partial import Partial, sweep
 from models_sync.progress import Meter, Progress, eta_s
+from models_sync.remote import RemoteObject
 from models_sync.tuner import MAX_LANES, MEMORY_BYTES, PROBE_EVERY_S, START_LANES, WINDOW_S, Tuner
 from models_sync.work import FileInWork, Work
 

@@ -9,11 +9,11 @@ import pytest
 from blake3 import blake3
 
 from models_sync import direct
-from models_sync.bucket import RemoteObject
 from models_sync.direct import BLOCK_BYTES, aligned_buffer, open_direct, write_direct
 from models_sync.errors import VolumeFull
 from models_sync.manifest import PART_BYTES
 from models_sync.partial import Partial
+from models_sync.remote import RemoteObject
 
 SIZE = 2 * PART_BYTES + BLOCK_BYTES + 5
 FILE = RemoteObject("sam3d/a", "sam3d/a", SIZE, "e1")

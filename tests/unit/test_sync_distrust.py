@@ -14,7 +14,8 @@ from unittest import mock
 import pytest
 
 from models_sync import signing
-from models_sync.bucket import Bucket, RemoteObject, host_of
+from models_sync.bucket import Bucket
+from models_sync.endpoint import host_of
 from models_sync.errors import (
     ManifestOlder,
     SyncSettingsError,
@@ -26,9 +27,11 @@ from models_sync.manifest import Manifest, ManifestFile
 from models_sync.names import refuse_unsafe
 from models_sync.plan import Trust, Wanted, make_plan, read_wanted
 from models_sync.prune import PrunePlan, Removable, plan_prune, prune
+from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
 from models_sync.state import STATE_FILE, State, keep_manifest
 from models_sync.tuner import MEMORY_BYTES, Tuner
+from models_sync.wire import Wire
 
 NOBODY = 65534
 
@@ -168,7 +171,7 @@ def publication(year: int, pair: signing.KeyPair) -> tuple[bytes, bytes]:
 def read(wanted: SyncSettings, manifest: bytes, signature: bytes) -> Wanted:
     bucket = Bucket(wanted)
     answers = {"manifest.json": manifest, "manifest.json.sig": signature}
-    with mock.patch.object(bucket, "read_small", lambda key, _: answers[key]):
+    with mock.patch.object(Wire, "read_small", lambda _, key, __: answers[key]):
         return read_wanted(bucket, wanted)
 
 

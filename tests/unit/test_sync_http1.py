@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from models_sync.bucket import Bucket, RemoteObject
+from models_sync.endpoint import Endpoint
 from models_sync.errors import AnswerStrange
 from models_sync.http1 import Answer, Caller, PlainAnswer
+from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
 from models_sync.wire import Wire
 
@@ -127,6 +128,6 @@ def test_an_etag_that_would_add_a_header_is_not_sent(tmp_path: Path) -> None:
         minio_secret_key="secret",
     )
     remote = RemoteObject("a", "a", 10, 'e1"\r\nX-Other: 1')
-    wire = Wire(Bucket(settings), stall_s=1.0)
+    wire = Wire(Endpoint(settings), stall_s=1.0)
     with pytest.raises(AnswerStrange), wire.open_range(remote, 0, 10, remote.etag):
         raise AssertionError

@@ -7,6 +7,8 @@ from urllib.parse import parse_qs
 
 import pytest
 from minio import Minio
+from minio.credentials import Credentials
+from minio.signer import sign_v4_s3
 
 from models_sync.presign import PATTERN_KEY, SIGNED_FOR_S, Presigner
 
@@ -43,6 +45,24 @@ def test_a_url_is_the_one_that_minio_py_signs(
     # The order of parameters is nobody's business; minio-py has the version first.
     assert sorted(ours.split("?")[1].split("&")) == sorted(theirs.split("?")[1].split("&"))
     assert ours.split("?")[0] == theirs.split("?")[0]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_headers_are_those_that_minio_py_signs(client: Minio, key: str) -> None:
+    now = datetime(2026, 11, 21, 23, 59, 59, tzinfo=UTC)
+    url, headers = presigner_of(client, now).authorize(key)
+    unsigned = {name: value for name, value in headers.items() if name != "Authorization"}
+    theirs = sign_v4_s3(
+        method="GET",
+        url=url,
+        region=REGION,
+        headers=unsigned | {"Host": url.netloc},
+        credentials=Credentials(ACCESS_KEY, SECRET_KEY),
+        content_sha256=unsigned["x-amz-content-sha256"],
+        date=now,
+    )
+    assert headers["Authorization"] == theirs["Authorization"]
+    assert url.geturl() == presigner_of(client, now).sign(key).geturl().partition("?")[0]
 
 
 def test_a_new_day_has_a_new_key(client: Minio) -> None:

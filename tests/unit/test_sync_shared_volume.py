@@ -11,13 +11,13 @@ from unittest import mock
 import pytest
 from blake3 import blake3
 
-from models_sync.bucket import RemoteObject
 from models_sync.check import hash_file
 from models_sync.errors import FolderElsewhere, TransferStalled, VolumeUnwritable
 from models_sync.lanes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES, Lane
 from models_sync.lock import LOCK_FILE, VolumeLock, _read
 from models_sync.manifest import PART_BYTES, Manifest, ManifestFile
 from models_sync.partial import Partial
+from models_sync.remote import RemoteObject
 from models_sync.settings import VolumeSettings
 from models_sync.state import Identity, State, keep_manifest
 from models_sync.verify import verify_full, verify_quick

@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 
 from models_sync import wire
-from models_sync.bucket import Bucket, RemoteObject
+from models_sync.endpoint import Endpoint
+from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
 
 
@@ -19,8 +20,8 @@ def test_a_server_cannot_be_far_ahead_of_us_where_the_system_can_bound_it(tmp_pa
             minio_access_key="reader",
             minio_secret_key="secret",
         )
-        line = wire.Wire(Bucket(settings), stall_s=1.0)
-        url = Bucket(settings).sign(RemoteObject("a/b", "a/b", 10, None))
+        line = wire.Wire(Endpoint(settings), stall_s=1.0)
+        url = Endpoint(settings).sign(RemoteObject("a/b", "a/b", 10, None))
         with line._connect(url, "") as connection:
             granted = connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     with socket.socket() as asked:

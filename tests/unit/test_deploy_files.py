@@ -7,6 +7,8 @@ import json
 import re
 import runpy
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,47 @@ from worker.settings import describe
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 VARIABLES = {doc.name: doc for doc in describe()}
+HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto" / "runpod.md"
+# Of RunPod's description of its API (OpenAPI, v1, read on 21 November 2026): every field of
+# TemplateCreateInput, and of PodCreateInput those that are used.
+TEMPLATE_FIELDS = {
+    "category",
+    "containerDiskInGb",
+    "containerRegistryAuthId",
+    "dockerEntrypoint",
+    "dockerStartCmd",
+    "env",
+    "imageName",
+    "isPublic",
+    "isServerless",
+    "name",
+    "ports",
+    "readme",
+    "volumeInGb",
+    "volumeMountPath",
+}
+POD_FIELDS = {
+    "allowedCudaVersions",
+    "cloudType",
+    "computeType",
+    "dataCenterIds",
+    "gpuCount",
+    "gpuTypeIds",
+    "interruptible",
+    "name",
+    "networkVolumeId",
+    "templateId",
+}
+POD_VALUES = {
+    "allowedCudaVersions": {"13.0", "12.9", "12.8"},
+    "cloudType": {"SECURE", "COMMUNITY"},
+    "computeType": {"GPU", "CPU"},
+    "gpuTypeIds": {"NVIDIA L4", "NVIDIA GeForce RTX 4090", "NVIDIA A40", "NVIDIA L40S"},
+}
 
 
 def variables_of(name: str) -> dict[str, str]:
-    if name == "runpod/template.json":
+    if name.startswith("runpod/"):
         variables: dict[str, str] = json.loads((DOCKER / name).read_text())["env"]
         return variables
     worker = (DOCKER / name).read_text().partition("\n  worker:\n")[2]
@@ -27,19 +66,53 @@ def variables_of(name: str) -> dict[str, str]:
     return dict(re.findall(r"^      ([A-Z_0-9]+): (.+)$", block, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "runpod/template.json"])
+@pytest.mark.parametrize("name", ["compose.yaml", "runpod/template.json", "runpod/licensed.json"])
 def test_every_variable_is_one_that_the_worker_knows(name: str) -> None:
     given = variables_of(name)
     assert [variable for variable in given if variable not in VARIABLES] == []
+    if name == "runpod/licensed.json":
+        given = variables_of("runpod/template.json") | given
     required = [doc.name for doc in VARIABLES.values() if doc.required]
     assert [variable for variable in required if variable not in given] == []
 
 
-def test_the_pod_template_holds_no_secret_but_its_name() -> None:
-    given = variables_of("runpod/template.json")
+@pytest.mark.parametrize("name", ["runpod/template.json", "runpod/licensed.json"])
+def test_the_pod_template_holds_no_secret_but_its_name(name: str) -> None:
+    given = variables_of(name)
     secrets = {name: value for name, value in given.items() if VARIABLES[name].secret}
     assert secrets
     assert all(re.fullmatch(r"\{\{ RUNPOD_SECRET_\w+ \}\}", value) for value in secrets.values())
+
+
+def test_template_and_pod_have_runpods_own_fields_and_values() -> None:
+    template = json.loads((DOCKER / "runpod" / "template.json").read_text())
+    pod = json.loads((DOCKER / "runpod" / "pod.json").read_text())
+    assert template.keys() <= TEMPLATE_FIELDS
+    assert pod.keys() <= POD_FIELDS
+    for field, known in POD_VALUES.items():
+        given = pod[field]
+        assert set(given if isinstance(given, list) else [given]) <= known
+    assert template["volumeMountPath"] == VARIABLES["MODEL_SYNC_LOCAL_ROOT"].default
+    assert template["ports"] == [f"{VARIABLES['WORKER_PORT'].default}/http"]
+
+
+def test_a_new_digest_reaches_the_pods_image_and_what_it_says_of_itself(tmp_path: Path) -> None:
+    """The two lines of "Update" in the howto, as they stand there."""
+    update = HOWTO.read_text().partition("- **Update**")[2].partition("```sh\n")[2]
+    replace, send = update.partition("  ```")[0].strip().splitlines()
+    template = tmp_path / "template.json"
+    template.write_text((DOCKER / "runpod" / "template.json").read_text())
+    digest = "sha256:" + "ab" * 32
+    script = f"runpod() {{ printf '%s\\n' \"$@\"; }}\nNEW_DIGEST={digest}\n{replace}\n{send}"
+    done = subprocess.run(
+        ["bash", "-euc", script], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    *call, body = done.stdout.split("\n", 4)
+    assert call == ["pods/POD", "-X", "PATCH", "-d"]
+    sent = json.loads(body)
+    assert sent["imageName"].endswith(f"@{digest}")
+    assert sent["env"] == json.loads(template.read_text())["env"]
+    assert sent["env"]["IMAGE_DIGEST"] == digest
 
 
 def test_the_storage_policy_is_the_one_that_the_tests_work_under() -> None:
@@ -79,7 +152,20 @@ def test_costs_come_from_the_readers_own_seconds_and_prices(
     said = capsys.readouterr().out
     assert "€0.02 an avatar when always busy; €0.08 with 1 pod always on (25%" in said
     assert "other: no price yet" in said
-    assert costs["main"]([*asked, str(DOCKER / "runpod" / "prices.toml")]) == 1
+    given = tomllib.loads((DOCKER / "runpod" / "prices.toml").read_text())
     gpus = json.loads((DOCKER / "runpod" / "pod.json").read_text())["gpuTypeIds"]
-    said = capsys.readouterr().out
-    assert [gpu for gpu in gpus if f"{gpu}: no price yet" not in said] == []
+    assert [gpu for gpu in gpus if gpu not in given["per_hour"]] == []
+    prices.write_text('currency = "€"\n[per_hour]\nL4 = 0\n')
+    assert costs["main"]([*asked, str(prices)]) == 1
+
+
+def test_the_costs_on_the_page_are_what_the_program_says() -> None:
+    block = (
+        HOWTO.read_text().partition("$ python3 docker/runpod/costs.py ")[2].partition("\n```")[0]
+    )
+    asked, _, shown = block.partition("\n")
+    program = DOCKER / "runpod" / "costs.py"
+    done = subprocess.run(
+        [sys.executable, program, *asked.split()], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == shown

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 RUN_TIMEOUT_S = 120.0
@@ -92,6 +92,7 @@ class Container:
         image: its name.
         environment: its variables.
         models: folder that is mounted at /app/models.
+        mounts: what else is mounted: folder by its place in the container.
         arguments: of the image's entry point; the image's own when empty.
     """
 
@@ -100,6 +101,7 @@ class Container:
         image: str,
         environment: Mapping[str, str],
         models: Path,
+        mounts: Mapping[str, Path] = MappingProxyType({}),
         arguments: Sequence[str] = (),
     ) -> None:
         options = [
@@ -108,6 +110,8 @@ class Container:
             *("--volume", f"{models}:/app/models"),
             *(PODMAN_OPTIONS if is_podman() else ()),
         ]
+        for place, folder in mounts.items():
+            options += ["--volume", f"{folder}:{place}"]
         for name, value in environment.items():
             options += ["--env", f"{name}={value}"]
         self.id = ask("create", *options, image, *arguments).strip()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import httpx
@@ -39,6 +40,8 @@ CPU_SECONDS: Final = (
     "import glob, os; print(sum(int(t) for f in glob.glob('/proc/[0-9]*/stat') "
     "for t in open(f).read().rpartition(')')[2].split()[11:13]) / os.sysconf('SC_CLK_TCK'))"
 )
+PIXIE_DATA: Final = "/app/src/pipeline/PIXIE/data"
+"""A link to the volume in the image; an operator may mount a folder there instead."""
 FIND_VENDORS: Final = """
 import json, pathlib
 from worker.avatar.vendor_code import import_vendor
@@ -86,6 +89,7 @@ class Trial:
         api: the API's URL.
         environment: a worker's good variables.
         models: an empty folder that the image's user may write to.
+        mounted: a folder with a file `marker`, to be mounted inside.
         commit: that it should have been built from.
         starts: how often the start is timed; the shortest counts, since others use the machine.
     """
@@ -96,6 +100,7 @@ class Trial:
         api: str,
         environment: Mapping[str, str],
         models: Path,
+        mounted: Path,
         *,
         commit: str,
         starts: int,
@@ -106,6 +111,7 @@ class Trial:
         self._api = api
         self._environment = environment
         self._models = models
+        self._mounted = mounted
         self.rows: list[Row] = []
         self.job: dict[str, Any] = {}
 
@@ -156,7 +162,8 @@ class Trial:
 
     def _work_in_it(self) -> None:
         token = secrets.token_urlsafe(12)
-        with self._worker(WORKER_TOKEN=token) as (container, client):
+        mounts = {PIXIE_DATA: self._mounted}
+        with self._worker(mounts, WORKER_TOKEN=token) as (container, client):
             container.start()
             _answered(client, "/ready")
             _, spent = container.execute("python", "-c", CPU_SECONDS)
@@ -172,11 +179,13 @@ class Trial:
             self._note("its exit code", str(ended.code), "0", ended.code == 0)
 
     @contextmanager
-    def _worker(self, **variables: str) -> Iterator[tuple[Container, httpx.Client]]:
+    def _worker(
+        self, mounts: Mapping[str, Path] = MappingProxyType({}), **variables: str
+    ) -> Iterator[tuple[Container, httpx.Client]]:
         port = free_port()
         environment = self._environment | {"WORKER_PORT": str(port)} | variables
         with (
-            Container(self._image, environment, self._models) as container,
+            Container(self._image, environment, self._models, mounts) as container,
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5) as client,
         ):
             yield container, client
@@ -196,6 +205,8 @@ class Trial:
         code = "from shutil import which; print([n for n in ('cc', 'gcc', 'make') if which(n)])"
         _, found = container.execute("python", "-c", code)
         self._note("compilers", found, "[]", found == "[]")
+        _, seen = container.execute("python", "-c", f"import os; print(os.listdir('{PIXIE_DATA}'))")
+        self._note("PIXIE/data, mounted", seen, "['marker']", seen == "['marker']")
         self._look_at_vendors(container)
         _, left = container.execute("python", "-c", FIND_SECRETS)
         self._note("build secrets left", left, "[]", left == "[]")
@@ -297,6 +308,9 @@ def prepared(image: str, folder: Path, *, commit: str, starts: int) -> Iterator[
     models = folder / "models"
     models.mkdir()
     models.chmod(0o777)  # the image's user is nobody here
+    mounted = folder / "mounted"
+    mounted.mkdir()
+    (mounted / "marker").touch()
     token = secrets.token_urlsafe(16)
     with EmbeddedStack() as stack:
         store = Store(folder / "api.sqlite")
@@ -313,7 +327,7 @@ def prepared(image: str, folder: Path, *, commit: str, starts: int) -> Iterator[
                 "API_TOKEN": token,
                 "OMP_NUM_THREADS": "2",
             }
-            yield Trial(image, api.url, environment, models, commit=commit, starts=starts)
+            yield Trial(image, api.url, environment, models, mounted, commit=commit, starts=starts)
         store.close()
 
 

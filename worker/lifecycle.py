@@ -318,6 +318,7 @@ class Worker:
             or self._gpu_trouble
             or self.weights.trouble
             or self.engine.reason
+            or self.engine.set_up_trouble
             or self._queue_trouble
         )
 

@@ -13,6 +13,8 @@ from tests.conftest import StartWorker, until_ready
 from tests.producer import Producer
 from worker import status
 from worker.demo.stack import EmbeddedStack
+from worker.engine.limits import EngineLimits
+from worker.engine.supervisor import EngineState
 from worker.errors import EngineCrashed
 
 
@@ -111,10 +113,13 @@ async def test_engines_that_are_given_up_are_a_case_for_a_new_start(
         assert isinstance(worker.engine.unfit, EngineCrashed)
 
 
-async def test_models_that_are_missing_are_for_a_person_to_bring(
-    start_worker: StartWorker,
+async def test_models_that_are_missing_are_for_a_person_to_bring_and_told_while_it_is_tried_again(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(EngineLimits, "for_jobs_of", lambda _s: EngineLimits(setup_retry_s=(0.05,)))
     async with start_worker(GLTFPACK_PATH="model-missing") as worker:
         await until(lambda: worker.engine.reason is not None)
+        await until(lambda: worker.engine.state is EngineState.STARTING)
+        assert "pose.tflite" in worker.told.readiness()[1]["reason"]
         assert worker.told.health()[0]
         assert worker.engine.unfit is None

@@ -109,15 +109,16 @@ class EnginePool:
         }
 
     @property
-    def unfit(self) -> EngineError | None:
-        """Why no engine came up or comes up again: the machine's fault; None when one did.
-
-        Lasts while they are tried again.  What lacks models is not unfit: those can be brought.
-        """
+    def set_up_trouble(self) -> AvatarError | None:
+        """Why no engine came up; it lasts while they are tried again, until one does."""
         troubles = [engine.set_up_trouble for engine in self.engines]
-        if not all(troubles):
-            return None
-        return next((one for one in troubles if isinstance(one, EngineError)), None)
+        return troubles[0] if all(troubles) else None
+
+    @property
+    def unfit(self) -> EngineError | None:
+        """The same where it is the machine's fault; models that are missing can be brought."""
+        trouble = self.set_up_trouble
+        return trouble if isinstance(trouble, EngineError) else None
 
     @property
     def silence_s(self) -> float:

@@ -275,7 +275,7 @@ class JobRunner:
             built = folder.finished
             if built is None:
                 with summary.stage("engine"):
-                    built = await self._build(job, folder, progress)
+                    built = await self._build(job, folder, progress, summary)
                 summary.engine(built.stage_seconds)
 
             # ---------------------------------------------------- 5. outputs; the marker, last
@@ -299,11 +299,17 @@ class JobRunner:
         summary.facts |= {"confidence": built.confidence, "view_iou": built.view_iou}
         return marker
 
-    async def _build(self, job: AvatarJob, folder: JobFolder, progress: JobProgress) -> Built:
+    async def _build(
+        self, job: AvatarJob, folder: JobFolder, progress: JobProgress, summary: JobSummary
+    ) -> Built:
+        def advance(stage: str, fraction: float) -> None:
+            summary.entered(stage)
+            progress.advance(stage, fraction)
+
         try:
             return await self._engine.run(
                 folder.engine_job(),
-                progress.advance,
+                advance,
                 timeout_s=self._timeout_s,
                 checkpoint=folder.checkpoint,
             )

@@ -48,7 +48,7 @@ def smoke(
 
     from worker.smoke import Expected, canary, probe
 
-    console = Console(highlight=False, quiet=as_json)
+    console = Console(highlight=False, quiet=as_json, soft_wrap=True)
     found = []
 
     def tell(finding: Finding) -> None:

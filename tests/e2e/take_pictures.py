@@ -64,7 +64,7 @@ def take_status(browser: Browser, url: str, status_url: str) -> None:
     page = browser.new_page(viewport={"width": 1000, "height": 700})
     page.goto(status_url)
     shop.click("#sample")
-    page.get_by_text("· engine ·").wait_for()
+    page.get_by_text("· engine.fit ·").wait_for()
     save(page.screenshot(), "status-page.png")
     page.close()
     shop.close()

@@ -48,6 +48,11 @@ class JobSummary:
                 spent = time.monotonic() - began
                 self._took(name, spent)
 
+    def entered(self, stage: str) -> None:
+        """Show on the status page which of the pipeline's own stages runs."""
+        if self.entry is not None:
+            self.entry.stage = f"engine.{stage}"
+
     def engine(self, stage_seconds: Mapping[str, float]) -> None:
         """Note the times of the pipeline's own stages."""
         for name, spent in stage_seconds.items():

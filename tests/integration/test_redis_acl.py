@@ -154,3 +154,13 @@ def test_nobody_gets_in_without_a_password(guarded: Guarded) -> None:
         pytest.raises(redis.AuthenticationError),
     ):
         client.ping()
+
+
+def test_the_protected_mode_of_a_plain_redis_does_not_close_it_to_other_machines(
+    guarded: Guarded,
+) -> None:
+    """It refuses whoever is not on the loopback while `default`, off or not, needs no password."""
+    with redis.Redis.from_url(guarded.url("operator")) as client:
+        flags = client.acl_getuser("default")["flags"]
+    assert "off" in flags
+    assert "nopass" not in flags

@@ -10,14 +10,13 @@ import json
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import urllib3
 from minio import MinioAdmin
 from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, S3Error
-from pydantic import SecretStr
 
 from models_sync.bucket import Bucket
 from models_sync.endpoint import REGION, host_of
@@ -107,8 +106,8 @@ def make_reader(settings: SyncSettings, user: str = DEFAULT_USER) -> Reader:
     admin = MinioAdmin(
         endpoint=endpoint,
         credentials=StaticProvider(
-            settings.minio_access_key.get_secret_value(),
-            settings.minio_secret_key.get_secret_value(),
+            settings.minio_access_key,
+            settings.minio_secret_key,
         ),
         region=REGION,
         secure=secure,
@@ -136,8 +135,7 @@ def _try_to_read(settings: SyncSettings, user: str, secret: str) -> None:
     Raises:
         AdminUnavailable: the server took every call, and yet the user may not read.
     """
-    keys = {"minio_access_key": SecretStr(user), "minio_secret_key": SecretStr(secret)}
-    bucket = Bucket(settings.model_copy(update=keys))
+    bucket = Bucket(replace(settings, minio_access_key=user, minio_secret_key=secret))
     try:
         with suppress(NothingThere):
             bucket.list(settings.wanted_prefixes())

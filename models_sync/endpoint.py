@@ -29,8 +29,8 @@ class Endpoint:
     def __init__(self, settings: SyncSettings) -> None:
         self._presigner = Presigner(
             _pattern(settings),
-            settings.minio_access_key.get_secret_value(),
-            settings.minio_secret_key.get_secret_value(),
+            settings.minio_access_key,
+            settings.minio_secret_key,
             REGION,
         )
         host = settings.minio_endpoint.split("://")[-1].rstrip("/")

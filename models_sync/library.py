@@ -35,8 +35,8 @@ def make_client(
     endpoint, secure = host_of(settings)
     return Minio(
         endpoint,
-        access_key=settings.minio_access_key.get_secret_value(),
-        secret_key=settings.minio_secret_key.get_secret_value(),
+        access_key=settings.minio_access_key,
+        secret_key=settings.minio_secret_key,
         secure=secure,
         region=REGION,
         http_client=make_pool(secure=secure, read_s=read_s, retries=retries),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -116,7 +116,7 @@ class Publication:
         before = _created(self.raw)
         if before is None or manifest.created > before:
             return manifest
-        return manifest.model_copy(update={"created": before + timedelta(seconds=1)})
+        return replace(manifest, created=before + timedelta(seconds=1))
 
     def _read_back(self, data: bytes) -> None:
         """Make sure that what lies there is ours, and that its signature lies beside it."""

@@ -7,12 +7,13 @@ no variable of the bucket.
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
-
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from models_sync.errors import SyncSettingsError
 
@@ -23,6 +24,11 @@ SOURCE_PREFIXES = {
     "sam2": "sam2/checkpoints/",
 }
 """Source → where its files lie in the bucket, and equally below the local root."""
+Read = Callable[[Any], Any]
+"""Makes a value of a variable's text, or of what a caller gives.
+
+ValueError and TypeError say what is wrong with it.
+"""
 _ENDPOINT = re.compile(
     r"(?:(?P<scheme>https?)://)?"
     r"(?P<host>(?:[^\s:/@?#\[\]]+|\[[0-9a-f:.]+\])(?::\d{1,5})?)/?",
@@ -37,50 +43,117 @@ _OTHERS_NAMES = {
 """Variables that are the worker's too; all others are MODEL_SYNC_ and the field's name."""
 
 
-class VolumeSettings(BaseModel):
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("must be text")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = {"true": True, "1": True, "yes": True, "on": True}
+    known |= {"false": False, "0": False, "no": False, "off": False}
+    if str(value).strip().lower() not in known:
+        raise ValueError("must be true or false")
+    return known[str(value).strip().lower()]
+
+
+def _count_up_to(most: int) -> Read:
+    def read(value: Any) -> int:
+        try:
+            count = int(value)
+        except (TypeError, ValueError):
+            count = -1
+        if not 0 <= count <= most:
+            raise ValueError(f"must be a whole number from 0 to {most}")
+        return count
+
+    return read
+
+
+def _seconds(value: Any) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0.0 < seconds < math.inf:
+        raise ValueError("must be a number of seconds above 0")
+    return seconds
+
+
+def _key_or_none(value: Any) -> str | None:
+    # A secret that was mounted empty must not switch the check of signatures off.
+    if value and not _text(value).replace(",", "").strip():
+        raise ValueError("is blank; leave it out where no signature is asked for")
+    return value or None
+
+
+def _known_sources(value: Any) -> str:
+    for source in (part.strip() for part in _text(value).split(",")):
+        if source and source not in SOURCE_PREFIXES:
+            raise ValueError(f"{source!r} is none of {', '.join(SOURCE_PREFIXES)}")
+    if not value.replace(",", "").strip():
+        raise ValueError("names no source")
+    return str(value)
+
+
+def _host_only(value: Any) -> str:
+    # Any other scheme would be one without TLS, whatever MODEL_SYNC_MINIO_SECURE says.
+    found = _ENDPOINT.fullmatch(_text(value).strip())
+    if found is None:
+        raise ValueError("must be host or host:port, optionally with http:// or https://")
+    scheme = f"{found['scheme'].lower()}://" if found["scheme"] else ""
+    return scheme + str(found["host"])
+
+
+def _variable(
+    read: Read, about: str, default: Any = MISSING, *, example: str = "", secret: bool = False
+) -> Any:
+    """A field of a variable; one without a default has to be set."""
+    metadata = {"read": read, "about": about, "example": example}
+    return field(default=default, repr=not secret, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeSettings:
     """Which weights are wanted, where they lie and where vendor code looks for them.
 
-    Not pydantic-settings: importing it takes 0.1 s of processor, a sixth of all that a pull of
-    5,000 files takes when nothing is to be done.
+    Not pydantic: importing it and building its models takes 0.1 s of processor, which a pull of
+    small files waits for before it asks for the first byte (docs/decisions/0024).
+
+    Raises:
+        SyncSettingsError: names every wrong variable, what it is for and an example.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    local_root: Path = Field(Path("/app/models"), description="the volume")
-    sources: str = Field("smplx,pixie,sam3d,sam2", description="which models to bring")
-    prefix: str = Field("", description="a folder in the bucket that holds the sources")
-    public_key: str | None = Field(
-        None, description="who may sign the manifest: ed25519 public keys, base64, by commas"
+    local_root: Path = _variable(Path, "the volume", Path("/app/models"))
+    sources: str = _variable(_known_sources, "which models to bring", "smplx,pixie,sam3d,sam2")
+    prefix: str = _variable(_text, "a folder in the bucket that holds the sources", "")
+    public_key: str | None = _variable(
+        _key_or_none, "who may sign the manifest: ed25519 public keys, base64, by commas", None
     )
-    allow_older: bool = Field(
-        False, description="take a signed manifest that is older than the last one"
+    allow_older: bool = _variable(
+        _truth, "take a signed manifest that is older than the last one", default=False
     )
-    pixie_model_dir: Path = Field(
-        Path("/app/src/pipeline/PIXIE"),
-        description="PIXIE's code; its files are placed in data/ below",
+    pixie_model_dir: Path = _variable(
+        Path, "PIXIE's code; its files are placed in data/ below", Path("/app/src/pipeline/PIXIE")
     )
-    segmentor_path: Path = Field(
+    segmentor_path: Path = _variable(
+        Path,
+        "SAM2's code; its files are placed in checkpoints/ below",
         Path("/app/vendors/sam2"),
-        description="SAM2's code; its files are placed in checkpoints/ below",
     )
 
-    @field_validator("public_key")
-    @classmethod
-    def _a_key_or_none(cls, value: str | None) -> str | None:
-        # A secret that was mounted empty must not switch the check of signatures off.
-        if value and not value.replace(",", "").strip():
-            raise ValueError("is blank; leave it out where no signature is asked for")
-        return value or None
-
-    @field_validator("sources")
-    @classmethod
-    def _known_sources(cls, value: str) -> str:
-        for source in (part.strip() for part in value.split(",")):
-            if source and source not in SOURCE_PREFIXES:
-                raise ValueError(f"{source!r} is none of {', '.join(SOURCE_PREFIXES)}")
-        if not value.replace(",", "").strip():
-            raise ValueError("names no source")
-        return value
+    def __post_init__(self) -> None:
+        wrong = []
+        for one in fields(self):
+            try:
+                value = one.metadata["read"](getattr(self, one.name))
+                object.__setattr__(self, one.name, value)  # frozen for everybody else
+            except (TypeError, ValueError) as error:
+                wrong.append(_problem(one.name, one.metadata, str(error)))
+        if wrong:
+            raise SyncSettingsError("\n".join(wrong))
 
     @classmethod
     def load(cls, **given: Any) -> Self:
@@ -89,21 +162,17 @@ class VolumeSettings(BaseModel):
         Raises:
             SyncSettingsError: names every wrong variable, what it is for and an example.
         """
-        found = {name: os.environ.get(_variable(name)) for name in cls.model_fields}
+        found = {one.name: os.environ.get(_name_of(one.name)) or None for one in fields(cls)}
+        values = {name: value for name, value in (found | given).items() if value is not None}
+        lacking = [one for one in fields(cls) if one.default is MISSING and one.name not in values]
+        if not lacking:
+            return cls(**values)
+        wrong = [_problem(one.name, one.metadata, "is not set") for one in lacking]
         try:
-            return cls(**{name: value for name, value in found.items() if value} | given)
-        except ValidationError as error:
-            raise SyncSettingsError("\n".join(cls._explain(error))) from None
-
-    @classmethod
-    def _explain(cls, error: ValidationError) -> list[str]:
-        lines = []
-        for problem in error.errors(include_input=False, include_url=False):
-            name = str(problem["loc"][0])
-            info = cls.model_fields[name]
-            example = f", for example {info.examples[0]}" if info.examples else ""
-            lines.append(f"{_variable(name)}: {problem['msg']} ({info.description}{example})")
-        return lines
+            cls(**values | {one.name: one.metadata["example"] for one in lacking})
+        except SyncSettingsError as error:
+            wrong.append(error.message)
+        raise SyncSettingsError("\n".join(wrong))
 
     def wanted_prefixes(self) -> dict[str, str]:
         """Local prefix → prefix in the bucket, of each source that was asked for."""
@@ -122,47 +191,50 @@ class VolumeSettings(BaseModel):
         return f"{self.prefix.strip('/')}/" if self.prefix.strip("/") else ""
 
 
+@dataclass(frozen=True, kw_only=True)
 class SyncSettings(VolumeSettings):
     """Where the weights come from, who may read them, and how they travel."""
 
-    minio_endpoint: str = Field(description="host[:port] of the S3 server", examples=["s3.shop.eu"])
-    minio_secure: bool = Field(True, description="speak TLS to it")
-    minio_bucket: str = Field("tryfitted-models", description="the private bucket")
-    minio_access_key: SecretStr = Field(
-        description="a read-only user's key", examples=["models-reader"]
+    minio_endpoint: str = _variable(
+        _host_only, "host[:port] of the S3 server", example="s3.shop.eu"
     )
-    minio_secret_key: SecretStr = Field(description="its secret", examples=["(32 characters)"])
-    connections: int = Field(
-        0, ge=0, le=64, description="connections at once; 0 finds out how many help"
+    minio_secure: bool = _variable(_truth, "speak TLS to it", default=True)
+    minio_bucket: str = _variable(_text, "the private bucket", "tryfitted-models")
+    minio_access_key: str = _variable(
+        _text, "a read-only user's key", example="models-reader", secret=True
     )
-    stall_s: float = Field(
-        30.0, gt=0, description="a connection that brings nothing for so long is given up"
+    minio_secret_key: str = _variable(_text, "its secret", example="(32 characters)", secret=True)
+    connections: int = _variable(
+        _count_up_to(64), "connections at once; 0 finds out how many help", 0
     )
-    direct_io: bool = Field(
-        True, description="write large files past the page cache, where the volume takes it"
+    stall_s: float = _variable(
+        _seconds, "a connection that brings nothing for so long is given up", 30.0
     )
-    patience_s: float = Field(
-        60.0, gt=0, description="a range of bytes is tried again for so long before the pull fails"
+    direct_io: bool = _variable(
+        _truth,
+        "write large files past the page cache, where the volume takes it",
+        default=True,
+    )
+    patience_s: float = _variable(
+        _seconds, "a range of bytes is tried again for so long before the pull fails", 60.0
     )
 
-    @field_validator("minio_endpoint")
-    @classmethod
-    def _host_only(cls, value: str) -> str:
-        # Any other scheme would be one without TLS, whatever MODEL_SYNC_MINIO_SECURE says.
-        found = _ENDPOINT.fullmatch(value.strip())
-        if found is None:
-            raise ValueError("must be host or host:port, optionally with http:// or https://")
-        scheme = f"{found['scheme'].lower()}://" if found["scheme"] else ""
-        return scheme + found["host"]
 
-
+@dataclass(frozen=True, kw_only=True)
 class PublishSettings(SyncSettings):
     """What `publish` needs on top: a key that may write, and one that signs."""
 
-    signing_key: Path | None = Field(
-        None, description="file with the ed25519 key that signs the manifest"
+    signing_key: Path | None = _variable(
+        lambda value: value and Path(value),
+        "file with the ed25519 key that signs the manifest",
+        None,
     )
 
 
-def _variable(field: str) -> str:
-    return _OTHERS_NAMES.get(field, f"MODEL_SYNC_{field.upper()}")
+def _name_of(setting: str) -> str:
+    return _OTHERS_NAMES.get(setting, f"MODEL_SYNC_{setting.upper()}")
+
+
+def _problem(setting: str, about: Mapping[str, Any], what: str) -> str:
+    example = f", for example {about['example']}" if about["example"] else ""
+    return f"{_name_of(setting)}: {what} ({about['about']}{example})"

@@ -298,7 +298,7 @@ def _pull_settings(settings: Settings) -> PullSettings:
         "minio_secure": sync.secure,
         "minio_bucket": sync.bucket,
         "minio_access_key": sync.access_key,
-        "minio_secret_key": sync.secret_key,
+        "minio_secret_key": sync.secret_key and sync.secret_key.get_secret_value(),
     }
     return SyncSettings.load(**_volume(settings), **bucket)
 

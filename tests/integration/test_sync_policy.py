@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,7 @@ def test_the_reader_gets_the_version_that_was_published(seaweed: SeaweedFS, tmp_
     )
     publish(served.settings(ROOT_USER, tmp_path), source)
     root.put_object(bucket, "smplx/SMPLX_NEUTRAL.npz", io.BytesIO(b"meanwhile"), 9)
-    pull(served.settings(VERSIONED_READER, tmp_path).model_copy(update={"sources": "smplx"}))
+    pull(replace(served.settings(VERSIONED_READER, tmp_path), sources="smplx"))
     assert (tmp_path / "smplx" / "SMPLX_NEUTRAL.npz").read_bytes() == b"published"
 
 
@@ -220,13 +220,11 @@ def test_who_may_not_administer_is_told_what_to_do_instead(
     stack: EmbeddedStack, seaweed: SeaweedFS
 ) -> None:
     of_stack = settings_of_root(stack, "policy-refused")
-    secret = type(of_stack.minio_secret_key)
-    on_weed = of_stack.model_copy(
-        update={
-            "minio_endpoint": seaweed.endpoint,
-            "minio_access_key": secret(ROOT_USER.access_key),
-            "minio_secret_key": secret(ROOT_USER.secret_key),
-        }
+    on_weed = replace(
+        of_stack,
+        minio_endpoint=seaweed.endpoint,
+        minio_access_key=ROOT_USER.access_key,
+        minio_secret_key=ROOT_USER.secret_key,
     )
     before = seaweed.minio().list_buckets()
     with pytest.raises(AdminUnavailable) as caught:
@@ -235,11 +233,10 @@ def test_who_may_not_administer_is_told_what_to_do_instead(
     assert ROOT_USER.secret_key not in str(caught.value)
     assert "models-sync policy" in caught.value.advice
 
-    worker = of_stack.model_copy(
-        update={
-            "minio_access_key": secret(stack.worker.access_key),
-            "minio_secret_key": secret(stack.worker.secret_key),
-        }
+    worker = replace(
+        of_stack,
+        minio_access_key=stack.worker.access_key,
+        minio_secret_key=stack.worker.secret_key,
     )
     with pytest.raises((AdminUnavailable, BucketRefused)):
         make_reader(worker)

@@ -103,8 +103,8 @@ class Scene:
 
     def settings(self, **variables: str) -> SyncSettings:
         values = self.environment(**variables)
-        return SyncSettings.model_validate(
-            {name.removeprefix("MODEL_SYNC_").lower(): value for name, value in values.items()}
+        return SyncSettings(
+            **{name.removeprefix("MODEL_SYNC_").lower(): value for name, value in values.items()}
         )
 
     def pull(

@@ -20,7 +20,7 @@ from models_sync.manifest import PART_BYTES
 from models_sync.plan import Plan
 from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
-from models_sync.tuner import START_LANES
+from models_sync.tuner import MEMORY_BYTES, START_LANES
 from models_sync.wire import Wire
 
 MEASURE_S = 1.0
@@ -70,9 +70,10 @@ def estimate(bucket: Bucket, settings: SyncSettings, plan: Plan) -> Estimate:
     large = [file for file in files if file.size >= PART_BYTES]
     small = [file for file in files if file.size < PART_BYTES]
     lanes = settings.connections or START_LANES
+    large_lanes = min(lanes, MEMORY_BYTES // PART_BYTES)  # as a pull begins with
     seconds, bytes_per_s, files_per_s, measured_s, read = 0.0, None, None, 0.0, 0
     if large:
-        sample = _Sample(bucket, lanes, _ranges(large))
+        sample = _Sample(bucket, large_lanes, _ranges(large))
         bytes_per_s = sample.received / sample.seconds
         seconds += sum(file.size for file in large) / bytes_per_s
         measured_s, read = sample.seconds, sample.received
@@ -83,7 +84,9 @@ def estimate(bucket: Bucket, settings: SyncSettings, plan: Plan) -> Estimate:
         files_per_s = share * len(small) / sample.seconds
         seconds += len(small) / files_per_s
         measured_s, read = measured_s + sample.seconds, read + sample.received
-    return Estimate(seconds, bytes_per_s, files_per_s, lanes, measured_s, read)
+    return Estimate(
+        seconds, bytes_per_s, files_per_s, lanes if small else large_lanes, measured_s, read
+    )
 
 
 class _Sample:

@@ -72,6 +72,14 @@ def test_a_busy_server_is_asked_by_half_as_many_once_in_a_while() -> None:
     assert tuner.target == START_LANES // 4
 
 
+def test_a_busy_server_halves_those_that_memory_left() -> None:
+    tuner = Tuner()
+    there = tuner.look(0, 4 << 20, 0.0)
+    assert there < START_LANES
+    tuner.on_busy(1000.0)
+    assert tuner.look(0, 4 << 20, 1000.0) == there // 2
+
+
 def test_a_fixed_number_stays() -> None:
     tuner = Tuner(5)
     tuner.on_busy(0)

@@ -12,7 +12,7 @@ from models_sync import direct
 from models_sync.direct import BLOCK_BYTES, aligned_buffer, open_direct, write_direct
 from models_sync.errors import VolumeFull
 from models_sync.manifest import PART_BYTES
-from models_sync.partial import Partial
+from models_sync.partial import DIRECT_BYTES, Partial
 from models_sync.remote import RemoteObject
 
 SIZE = 2 * PART_BYTES + BLOCK_BYTES + 5
@@ -39,6 +39,23 @@ def test_whole_blocks_and_the_end_that_is_none_make_the_file(tmp_path: Path) -> 
     partial.publish()
     partial.close()
     assert (tmp_path / FILE.path).read_bytes() == content
+
+
+@pytest.mark.parametrize("size", [DIRECT_BYTES - 1, DIRECT_BYTES, DIRECT_BYTES + 5])
+def test_a_file_of_one_part_goes_past_the_cache_when_it_is_large(tmp_path: Path, size: int) -> None:
+    remote = RemoteObject("sam3d/one", "sam3d/one", size, "e1")
+    partial, content = Partial(tmp_path, remote, "a" * 8), os.urandom(size)
+    with mock.patch("models_sync.partial.open_direct", side_effect=open_direct) as opened:
+        partial.open()
+    buffer = aligned_buffer(size)
+    buffer[:] = content
+    partial.write(0, buffer, blake3(content).digest())
+    partial.flush()
+    partial.publish()
+    partial.close()
+    assert (tmp_path / "sam3d/one").read_bytes() == content
+    assert opened.called == (size >= DIRECT_BYTES)
+    assert [path.name for path in (tmp_path / "sam3d").iterdir()] == ["one"]
 
 
 def test_a_part_is_read_back_as_it_was_written_last(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Trying again: after a failure that may pass, later and later.
 
-By hand and not by tenacity, which is 120 calls of Python for an attempt that succeeds at once: for
-thousands of small files that was a sixth of all our processor time (docs/decisions/0024).
+By hand and not by tenacity, whose attempt that succeeds at once was a third of all calls of Python
+that a small file took (docs/decisions/0024).
 """
 
 from __future__ import annotations

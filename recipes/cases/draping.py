@@ -14,7 +14,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import ConvexHull
 
-from recipes.cases.garments import FAMILIES, Garment, Range
+from recipes.cases.garments import FAMILIES, Choice, Garment, Range
 from recipes.cases.subject import Subject
 from recipes.sample_person.surface import Surface, smoothed
 from worker.avatar.body.layout import JOINT_INDEX
@@ -110,7 +110,14 @@ def dress(rig: BodyData, subject: Subject, family: str, rng: np.random.Generator
         family: a key of `FAMILIES`.
         rng: decides garments and how they lie.
     """
-    tops, bottoms = FAMILIES[family]
+    return dress_from(rig, subject, family, FAMILIES[family], rng)
+
+
+def dress_from(
+    rig: BodyData, subject: Subject, family: str, choice: Choice, rng: np.random.Generator
+) -> Worn:
+    """Dress a subject in one of the tops and one of the bottoms of `choice`."""
+    tops, bottoms = choice
     top = tops[rng.integers(len(tops))]
     bottom = bottoms[rng.integers(len(bottoms))]
     body = _Regions(rig, subject)

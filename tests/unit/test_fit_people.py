@@ -12,7 +12,7 @@ from worker.avatar.body.jacobian import articulated_shape
 from worker.avatar.body.model import BodyModel, People
 from worker.avatar.fit import FitOptions, fit_body
 from worker.avatar.fit.laplace import log_evidence, shares
-from worker.avatar.fit.residuals import ShapePrior
+from worker.avatar.fit.people import ShapePrior
 from worker.avatar.types import Gender, ViewName
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"
@@ -27,8 +27,8 @@ def _prior(people: People | None) -> ShapePrior:
 def _equations(prior: ShapePrior, betas: torch.Tensor, seen: torch.Tensor, sigma: float):  # type: ignore[no-untyped-def]  # a pair of tensors
     """As if betas themselves were seen, to `sigma`, beside the prior."""
     rows = prior.rows(betas)
-    matrix = rows.by_betas.mT @ rows.by_betas + torch.eye(50, dtype=betas.dtype) / sigma**2
-    gradient = rows.by_betas.mT @ rows.residual + (betas - seen) / sigma**2
+    matrix = rows.by_shared.mT @ rows.by_shared + torch.eye(50, dtype=betas.dtype) / sigma**2
+    gradient = rows.by_shared.mT @ rows.residual + (betas - seen) / sigma**2
     return matrix, gradient
 
 

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 
 from worker.avatar.body.choice import FittedBody, load_bodies
-from worker.avatar.body.free import people_digest
+from worker.avatar.body.free import garments_digest, people_digest
 from worker.avatar.body.mhr import mhr_digest
 from worker.avatar.config import PipelineConfig
 from worker.avatar.estimate.chain import EstimatorChain
@@ -87,7 +87,7 @@ class LoadedModels:
         return fingerprint(
             [asset.sha256 for asset in ASSETS]
             + [body.model.data.digest for body in self.bodies.values()]
-            + [people_digest(), mhr_digest()]
+            + [people_digest(), garments_digest(), mhr_digest()]
             + ([self.masks.digest] if self.masks else [])
             + [digest for each in self.chain.estimators for digest in each.digests],
             {

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from worker.avatar.body.garments import Garments, read_garments
 from worker.avatar.body.layout import PARENTS
 from worker.avatar.body.model import BodyData, DisplayMesh
 from worker.avatar.body.pack import PackedTopology, read_people, read_shape, read_topology
@@ -24,6 +25,7 @@ from worker.errors import ModelInvalid, ModelMissing
 DATA_DIR = Path(str(resources.files("worker.avatar.body"))) / "data"
 PACK_NAME = "free_body.npz"
 PEOPLE_NAME = "free_people.npz"
+GARMENTS_NAME = "free_garments.npz"
 CARD_NAME = "free_body.json"
 """Where the body comes from, under which licence, and the digests of its files."""
 
@@ -41,6 +43,11 @@ def free_body_digest() -> str:
 def people_digest() -> str:
     """Give the SHA-256 that the file of the people expected must have, from the card."""
     return _digest(PEOPLE_NAME)
+
+
+def garments_digest() -> str:
+    """Give the SHA-256 that the file of garments must have, from the card."""
+    return _digest(GARMENTS_NAME)
 
 
 def _digest(name: str) -> str:
@@ -97,6 +104,17 @@ def free_body(gender: Gender) -> BodyData:
     ):
         array.setflags(write=False)
     return data
+
+
+@cache
+def free_garments() -> dict[str, Garments]:
+    """Read how tops and bottoms lie on the free body, by `PARTS`.
+
+    Raises:
+        ModelMissing: the file is not in the package.
+        ModelInvalid: it is not the one that the card names.
+    """
+    return read_garments(_verified(GARMENTS_NAME))
 
 
 @cache

@@ -13,7 +13,8 @@ import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
-from worker.avatar.fit import definitions, priors
+from worker.avatar.fit import priors
+from worker.avatar.fit.definitions import keypoint_noise
 from worker.avatar.types import BoolArray, Float32Array, Float64Array, Observation, ViewName
 from worker.errors import BodyHidden
 
@@ -61,6 +62,8 @@ class Evidence:
     """(23, 2)."""
     keypoint_weight: Float64Array
     """(23, 2) one over the standard deviation in x and y, pixels; 0 where not seen."""
+    keypoint_root: Float64Array
+    """(46, 46) makes their errors independent, once they are in standard deviations."""
     contour: Contour
     mask: BoolArray
     """(h, w) the person, cropped, at `mask_scale` working pixels a pixel."""
@@ -87,7 +90,8 @@ def gather(observation: Observation) -> Evidence:
         raise BodyHidden(f"only {int(seen.sum())} of 23 keypoints are seen in the photo")
     places = observation.keypoints[:, :2].astype(np.float64)
     scale = priors.PERSON_HEIGHT_PX / _person_height_px(observation, places[seen])
-    places, sigma = definitions.as_the_body_means(observation, places * scale)
+    noise = keypoint_noise(observation)
+    sigma = np.sqrt(np.diag(noise.covariance)).reshape(places.shape)
     camera = observation.intrinsics
     probability, origin, mask_scale = _working_mask(observation, scale)
     return Evidence(
@@ -96,10 +100,11 @@ def gather(observation: Observation) -> Evidence:
         focal_px=camera.focal_px * scale,
         focal_sigma=priors.KNOWN_FOCAL_SIGMA if camera.known else priors.ASSUMED_FOCAL_SIGMA,
         centre_px=(camera.width * scale / 2, camera.height * scale / 2),
-        keypoints=places,
+        keypoints=places * scale - noise.offset,
         keypoint_weight=np.where(
             seen[:, None], np.sqrt(confidence.clip(0.0, 1.0))[:, None] / sigma, 0.0
         ),
+        keypoint_root=_uncorrelated(noise.covariance, np.repeat(seen, 2)),
         contour=_trace(
             probability,
             origin,
@@ -111,6 +116,15 @@ def gather(observation: Observation) -> Evidence:
         mask_origin=origin,
         mask_scale=mask_scale,
     )
+
+
+def _uncorrelated(covariance: Float64Array, seen: BoolArray) -> Float64Array:
+    """The inverse root of the correlation of what is seen; what is not stays by itself."""
+    sigma = np.sqrt(np.diag(covariance))
+    both = np.outer(seen, seen) | np.eye(len(seen), dtype=bool)
+    values, vectors = np.linalg.eigh(np.where(both, covariance / np.outer(sigma, sigma), 0.0))
+    root: Float64Array = (vectors / np.sqrt(values)) @ vectors.T
+    return root
 
 
 def _person_height_px(observation: Observation, seen: Float64Array) -> float:

@@ -28,16 +28,17 @@ from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.agreement import keypoint_rmse_px, outline_iou
 from worker.avatar.fit.camera import project
-from worker.avatar.fit.cloth import dressed_vertices, skin_regions
+from worker.avatar.fit.cloth import ClothPrior, dressed_vertices, skin_regions
 from worker.avatar.fit.evidence import Evidence, gather
 from worker.avatar.fit.mirror import all_one_way, as_seen
 from worker.avatar.fit.options import FitOptions
 from worker.avatar.fit.outline import match, outline_finder
-from worker.avatar.fit.residuals import ImageTargets, ShapePrior, dressed_outline, outline_targets
+from worker.avatar.fit.people import ShapePrior
+from worker.avatar.fit.residuals import Clothing, ImageTargets, dressed_outline, outline_targets
 from worker.avatar.fit.solver import Solver
 from worker.avatar.fit.start import find_start
 from worker.avatar.fit.state import FitState, stack
-from worker.avatar.fit.wardrobe import Hypothesis, hypotheses, mixed
+from worker.avatar.fit.wardrobe import Wardrobe, wardrobe
 from worker.avatar.types import BodyFit, FittedView, InitialGuess, Intrinsics, Observation
 from worker.errors import BodyHidden, FitFailed, OutOfRange
 
@@ -102,8 +103,11 @@ def fit_body(
     with torch.inference_mode():
         prior = ShapePrior(shape, body.data.people, height_m, weight_kg)
         prior.check_height()
+        closet = None
+        if options.dressed:
+            closet = wardrobe(shape, body.data.gender, options.cloth_scale)
         try:
-            solved = _solve(shape, views, prior, options, initial=initial, tell=tell)
+            solved = _solve(shape, views, prior, options, closet, initial=initial, tell=tell)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # documented, but not in its stubs
             raise FitFailed(f"the fit met equations without an answer: {error}") from error
         _check_shape(solved.state.betas)
@@ -139,6 +143,8 @@ class _Solved:
     keypoints: SkinnedPoints
     iterations: int
     wear: tuple[str, ...]
+    worn_m: Tensor | None
+    """(V,) how far garments stand off; None: nobody wears anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,7 @@ def _solve(
     views: Sequence[Evidence],
     shape_prior: ShapePrior,
     options: FitOptions,
+    closet: Wardrobe | None,
     *,
     initial: InitialGuess | None,
     tell: Callable[[float], None],
@@ -174,13 +181,16 @@ def _solve(
     outline: ImageTargets | None = None
     wear: tuple[str, ...] = ()
     if options.silhouette_refine:
-        refined = _refine(shape, solver, state, views, options=options, tell=tell)
+        refined = _refine(shape, solver, state, views, closet, tell=tell)
         state, outline, wear = refined.state, refined.outline, refined.wear
         iterations += refined.steps
-    covariance = solver.linearise(state, outline).shape_covariance()
+    covariance = solver.linearise(state, outline).covariance_of(len(state.betas))
     if not bool(torch.isfinite(covariance).all() & torch.isfinite(state.betas).all()):
         raise FitFailed("the fit ended in numbers that are not finite")
-    return _Solved(state, covariance, keypoints, iterations, wear)
+    worn_m = None
+    if closet is not None and len(state.worn):
+        worn_m = closet.modes @ state.worn
+    return _Solved(state, covariance, keypoints, iterations, wear, worn_m)
 
 
 def _refine(
@@ -188,33 +198,40 @@ def _refine(
     solver: Solver,
     state: FitState,
     views: Sequence[Evidence],
+    closet: Wardrobe | None,
     *,
-    options: FitOptions,
     tell: Callable[[float], None],
 ) -> _Refined:
-    """Close in on the outlines, find out on the way what is worn, and come to rest."""
-    possible: list[Hypothesis] = []
-    wear: tuple[str, ...] = ()
-    skin = skin_regions(shape) if options.dressed else None
-    if skin is not None:
-        possible = hypotheses([view.view for view in views], options.cloth_scale, state.betas)
-        solver.cloth_prior = mixed([(each.probability, each.prior) for each in possible])
-        state = replace(state, cloth=solver.cloth_prior.mean.clone())
+    """Close in on the outlines, find out on the way who it is and what is worn, come to rest."""
+    prior = solver.shape_prior
+    clothing: Clothing | None = None
+    if closet is not None:
+        prior.dress(closet)
+        solver.cloth_prior = ClothPrior.of([view.view for view in views], state.betas)
+        state = replace(
+            state, cloth=solver.cloth_prior.mean.clone(), worn=prior.usual[len(state.betas) :]
+        )
+        folds_m = closet.folds_m(prior.tops, prior.bottoms)
+        clothing = Clothing(skin_regions(shape), closet, folds_m)
     radii = np.geomspace(_FIRST_RADIUS_PX, _LAST_RADIUS_PX, _OUTLINE_STEPS)
     for step, radius_px in enumerate(radii):
-        outline = _matched(shape, solver, state, views, skin=skin, radius_px=radius_px)
+        outline = _matched(shape, solver, state, views, clothing, radius_px=radius_px)
         if step in _WEIGH_AT:
             solver.find_people(state, outline)
-            if possible:
-                wear = solver.weigh(possible, state, outline)
+            if clothing is not None:
+                folds_m = clothing.wardrobe.folds_m(prior.tops, prior.bottoms)
+                clothing = replace(clothing, folds_m=folds_m)
         state, _ = solver.improve(state, outline)
         tell(0.2 + 0.6 * (step + 1) / _OUTLINE_STEPS)
     for step in range(1, _SETTLING_STEPS + 1):
-        outline = _matched(shape, solver, state, views, skin=skin, radius_px=_LAST_RADIUS_PX)
+        outline = _matched(shape, solver, state, views, clothing, radius_px=_LAST_RADIUS_PX)
         state, moved = solver.settle(state, outline, 1.0 / (step + 1))
         if moved < _STILL:
             break
     tell(0.9)
+    wear = tuple(
+        max(kinds, key=kinds.__getitem__) for kinds in (prior.tops, prior.bottoms) if kinds
+    )
     return _Refined(state, outline, wear, _OUTLINE_STEPS + step)
 
 
@@ -223,8 +240,8 @@ def _matched(
     solver: Solver,
     state: FitState,
     views: Sequence[Evidence],
+    clothing: Clothing | None,
     *,
-    skin: Tensor | None,
     radius_px: float,
 ) -> ImageTargets:
     """Where the outline of what is worn belongs, as the body stands now."""
@@ -234,11 +251,11 @@ def _matched(
     matches = []
     for index, view in enumerate(views):
         found = finder.find(uv[index])
-        if skin is not None:
+        if clothing is not None:
             per_metre = float(state.log_focal[index].exp() / posed[index, :, 2].mean())
-            found = dressed_outline(skin, found, state.cloth[index], per_metre)
+            found = dressed_outline(clothing, found, state.only(index), view.view, per_metre)
         matches.append(match(found, view.contour, radius_px))
-    return outline_targets(shape, matches, state, skin)
+    return outline_targets(shape, matches, state, [view.view for view in views], clothing)
 
 
 def _report(
@@ -251,7 +268,9 @@ def _report(
     state = solved.state
     posed = state.posed(shape)
     centre = state.betas.new_tensor([view.centre_px for view in views])
-    dressed = dressed_vertices(shape, skin_regions(shape), shape.vertices(posed), state.cloth)
+    dressed = shape.vertices(posed)
+    if solved.worn_m is not None:
+        dressed = dressed_vertices(shape, skin_regions(shape), dressed, state.cloth, solved.worn_m)
     uv = project(dressed, state.log_focal, centre).uv
     keypoints_uv = project(solved.keypoints.points(posed), state.log_focal, centre).uv
     fitted = []

@@ -7,6 +7,7 @@ one is found.  The mirror image of a photo must not find the other one.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from worker.avatar.types import (
     KEYPOINTS,
     BodyFit,
     FittedView,
+    Float32Array,
     Float64Array,
     InitialGuess,
     Int64Array,
@@ -31,6 +33,8 @@ def _other_side(names: tuple[str, ...]) -> Int64Array:
     return np.array([names.index(other.get(side, side) + sep + rest) for side, sep, rest in parted])
 
 
+Array = TypeVar("Array", Float32Array, Float64Array)
+
 _OTHER_KEYPOINT = _other_side(tuple(KEYPOINTS))
 _OTHER_JOINT = _other_side(JOINT_NAMES)
 _MIRRORED_TURN = np.array([1.0, -1.0, -1.0])
@@ -46,16 +50,21 @@ def looks_left(observation: Observation) -> bool:
     return bool(x.mean() < x[[KEYPOINTS.index(name) for name in _TRUNK]].mean())
 
 
+def mirrored_keypoints(keypoints: Array, width: int) -> Array:
+    """Keypoints (23, 2 or 3) in the mirror image of a photo, pixels."""
+    other: Array = keypoints[_OTHER_KEYPOINT].copy()
+    other[:, 0] = width - other[:, 0]
+    return other
+
+
 def mirrored(observation: Observation) -> Observation:
     """What would be seen in the mirror: left and right change places."""
     width = observation.intrinsics.width
-    keypoints = observation.keypoints[_OTHER_KEYPOINT].copy()
-    keypoints[:, 0] = width - keypoints[:, 0]
     x0, y0, x1, y1 = observation.box
     skin = observation.skin
     return replace(
         observation,
-        keypoints=keypoints,
+        keypoints=mirrored_keypoints(observation.keypoints, width),
         mask=np.ascontiguousarray(observation.mask[:, ::-1]),
         box=np.array([width - x1, y0, width - x0, y1], dtype=np.float32),
         skin=None if skin is None else np.ascontiguousarray(skin[:, ::-1]),

@@ -77,11 +77,8 @@ CONTOUR_SIGMA_PX = 2.5
 CONTOUR_INDEPENDENT_POINTS = 160.0
 """Outline noise is correlated along it: however many points are sampled, they count as these."""
 
-CLOTHED_INDEPENDENT_POINTS = 30.0
-"""The same in a photograph: cloth stands off the body along whole limbs at a time."""
-
 FOLDS = 0.2
-"""Size of folds beside how far cloth stands off on average."""
+"""Unevenness of hair and collars beside how far they stand off; garments' folds are learnt."""
 
 KEYPOINT_OUTLIER_SIGMAS = 4.0
 """Scale of the Geman-McClure loss of keypoints."""

@@ -4,8 +4,8 @@ Image distances go through the Geman-McClure loss ``c² r² / (c² + r²)`` (Gem
 "Statistical methods for tomographic image reconstruction", 1987), so that a wrong keypoint or a
 bag in the outline pulls no harder than c standard deviations do, and in the end not at all.
 
-Cloth lies on a body, never inside it: what belongs on the photo's outline is the body's, moved
-out by what is worn (`worker.avatar.fit.cloth`).
+What belongs on the photo's outline is the body's, moved out by what is worn: garments
+(`worker.avatar.fit.wardrobe`), and hair, collars, hands and shoes (`worker.avatar.fit.cloth`).
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from worker.avatar.body.jacobian import (
     SkinnedPoints,
     VertexMixtures,
 )
-from worker.avatar.body.model import People
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.camera import Projection, project
 from worker.avatar.fit.cloth import REGIONS, cloth_folds, region_shares, undressed
 from worker.avatar.fit.evidence import Evidence
-from worker.avatar.fit.laplace import log_evidence, shares
 from worker.avatar.fit.outline import Matches, Outline
 from worker.avatar.fit.state import FOCAL, TURNS, VIEW_UNKNOWNS, FitState
-from worker.errors import OutOfRange
+from worker.avatar.fit.wardrobe import Wardrobe
+from worker.avatar.types import ViewName
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +40,20 @@ class ViewRows:
     """(B, R) in standard deviations, times the root of the robust weight."""
     loss: Tensor
     """Their (robust) sum of squares, a scalar."""
-    by_betas: Tensor
-    """(B, R, K)."""
+    by_shared: Tensor
+    """(B, R, K + W)."""
     by_view: Tensor
     """(B, R, VIEW_UNKNOWNS)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShapeRows:
-    """Residuals that speak of the shape alone."""
+    """Residuals that speak of what all views share: the shape, and what is worn."""
 
     residual: Tensor
     """(R,) in standard deviations."""
-    by_betas: Tensor
-    """(R, K)."""
+    by_shared: Tensor
+    """(R, K + W)."""
 
     @property
     def loss(self) -> Tensor:
@@ -79,20 +78,23 @@ class ImageTargets:
     """(B, M) how much of an independent observation each is; None: all of one."""
     cloth: Tensor | None = None
     """(B, M, R) how much of each point lies in each region of cloth; None: in none."""
+    worn: Tensor | None = None
+    """(B, M, W) how far each mode of what is worn stands off at each point; None: nothing does."""
+    uncorrelated: Tensor | None = None
+    """(B, M·n, M·n) what makes the residuals of a view independent; None: they are."""
 
     def loss(self, state: FitState, posed: PosedSkeleton, centre: Tensor) -> Tensor:
         """Robust sum of squares, a scalar."""
         seen = project(self.points.points(posed), state.log_focal, centre)
-        residual = self._residual(seen.uv, self._cloth_px(state, seen))
-        return self._robust((residual * residual).sum(dim=-1))
+        residual = self._residual(seen.uv, self._away_px(state, seen))
+        return self._robust(residual)
 
     def rows(
         self, state: FitState, posed: PosedSkeleton, centre: Tensor, turned: Tensor
     ) -> ViewRows:
         """Linearise, with the weights of iteratively reweighted least squares."""
         seen = project(self.points.points(posed), state.log_focal, centre)
-        cloth_px = self._cloth_px(state, seen)
-        residual = self._residual(seen.uv, cloth_px)
+        residual = self._residual(seen.uv, self._away_px(state, seen))
         square = (residual * residual).sum(dim=-1, keepdim=True)
         robust = 1.0 / (1.0 + square / self.outlier**2)
         if self.share is not None:
@@ -102,41 +104,67 @@ class ImageTargets:
             by_point = self.normal.unsqueeze(-2) @ by_point
             by_focal = (self.normal * by_focal).sum(dim=-1, keepdim=True)
         moving = self.points.rows(posed, turned, by_point)
-        if cloth_px is None:
-            cloth = by_focal.new_zeros((*by_focal.shape, len(REGIONS)))
-        else:
-            cloth = cloth_px.unsqueeze(-2)
         by_view = torch.cat(
-            (moving.by_turns.flatten(3), by_point, by_focal.unsqueeze(-1), cloth), dim=-1
+            (
+                moving.by_turns.flatten(3),
+                by_point,
+                by_focal.unsqueeze(-1),
+                self._by_cloth(state, seen, by_focal),
+            ),
+            dim=-1,
         )
+        by_shared = torch.cat((moving.by_betas, self._by_worn(state, seen, by_focal)), dim=-1)
         factor = (self.weight * robust).unsqueeze(-1)
         return ViewRows(
-            residual=(residual * robust).flatten(1),
-            loss=self._robust(square.squeeze(-1)),
-            by_betas=(factor * moving.by_betas).flatten(1, 2),
-            by_view=(factor * by_view).flatten(1, 2),
+            residual=self._apart((residual * robust).flatten(1).unsqueeze(-1)).squeeze(-1),
+            loss=self._robust(residual),
+            by_shared=self._apart((factor * by_shared).flatten(1, 2)),
+            by_view=self._apart((factor * by_view).flatten(1, 2)),
         )
 
-    def _robust(self, square: Tensor) -> Tensor:
-        """Robust sum of squared residuals (B, M)."""
+    def _apart(self, rows: Tensor) -> Tensor:
+        """Make the rows (B, M·n, k) of residuals that err together independent."""
+        return rows if self.uncorrelated is None else self.uncorrelated @ rows
+
+    def _robust(self, residual: Tensor) -> Tensor:
+        """Robust sum of squares of residuals (B, M, n), a scalar."""
+        square = (residual * residual).sum(dim=-1, keepdim=True)
         scale_sq = self.outlier**2
-        robust = scale_sq * square / (scale_sq + square)
-        return (robust if self.share is None else robust * self.share).sum()
+        bent = residual * (scale_sq / (scale_sq + square)).sqrt()
+        if self.share is not None:
+            bent = bent * self.share.sqrt().unsqueeze(-1)
+        return (self._apart(bent.flatten(1).unsqueeze(-1)) ** 2).sum()
 
-    def _cloth_px(self, state: FitState, seen: Projection) -> Tensor | None:
-        """(B, M, R) how far the cloth of each region stands off at each point, pixels."""
+    def _away_px(self, state: FitState, seen: Projection) -> Tensor | None:
+        """(B, M) how far what is worn stands off at each point, pixels."""
+        away = None
+        if self.cloth is not None:
+            away = (self.cloth * state.cloth.exp()[:, None]).sum(dim=-1)
+        if self.worn is not None:
+            worn = self.worn @ state.worn
+            away = worn if away is None else away + worn
+        return None if away is None else away * seen.by_point[..., 0, 0]
+
+    def _by_cloth(self, state: FitState, seen: Projection, like: Tensor) -> Tensor:
+        """(B, M, n, R) derivative by the logarithms of cloth."""
         if self.cloth is None:
-            return None
-        per_metre = seen.by_point[..., 0, 0].unsqueeze(-1)
-        return self.cloth * state.cloth.exp()[:, None] * per_metre
+            return like.new_zeros((*like.shape, len(REGIONS)))
+        cloth = self.cloth * state.cloth.exp()[:, None]
+        return (cloth * seen.by_point[..., 0, 0].unsqueeze(-1)).unsqueeze(-2)
 
-    def _residual(self, uv: Tensor, cloth_px: Tensor | None) -> Tensor:
+    def _by_worn(self, state: FitState, seen: Projection, like: Tensor) -> Tensor:
+        """(B, M, n, W) derivative by the coefficients of what is worn."""
+        if self.worn is None:
+            return like.new_zeros((*like.shape, len(state.worn)))
+        return (self.worn * seen.by_point[..., 0, 0].unsqueeze(-1)).unsqueeze(-2)
+
+    def _residual(self, uv: Tensor, away_px: Tensor | None) -> Tensor:
         """(B, M, 2), or (B, M, 1) along the normal."""
         apart = uv - self.target
         if self.normal is not None:
             apart = (apart * self.normal).sum(dim=-1, keepdim=True)
-        if cloth_px is not None:
-            apart = apart + cloth_px.sum(dim=-1, keepdim=True)
+        if away_px is not None:
+            apart = apart + away_px.unsqueeze(-1)
         return apart * self.weight
 
 
@@ -146,21 +174,43 @@ def keypoint_targets(
     """The body's 23 keypoints belong where the photo's were seen."""
     target = torch.stack([like.new_tensor(view.keypoints) for view in views])
     weight = torch.stack([like.new_tensor(view.keypoint_weight) for view in views])
-    return ImageTargets(keypoints, target, None, weight, priors.KEYPOINT_OUTLIER_SIGMAS)
+    root = torch.stack([like.new_tensor(view.keypoint_root) for view in views])
+    return ImageTargets(
+        keypoints, target, None, weight, priors.KEYPOINT_OUTLIER_SIGMAS, uncorrelated=root
+    )
 
 
-def dressed_outline(skin: Tensor, outline: Outline, cloth: Tensor, px_per_metre: float) -> Outline:
+@dataclass(frozen=True, slots=True, eq=False)
+class Clothing:
+    """What stands between skin and outline."""
+
+    regions: Tensor
+    """(V, R) `skin_regions` of the body."""
+    wardrobe: Wardrobe
+    folds_m: Tensor
+    """(V,) what the wardrobe's modes leave out of what is likely worn."""
+
+
+def dressed_outline(
+    clothing: Clothing,
+    outline: Outline,
+    state: FitState,
+    view: ViewName,
+    px_per_metre: float,
+) -> Outline:
     """The outline of what is worn: the body's, moved outwards.
 
     Args:
-        skin: (V, R) `skin_regions` of the body.
-        outline: of its skin, in one view.
-        cloth: (R,) logarithm of how many metres cloth stands off.
+        clothing: what stands between.
+        outline: of the skin, in one view.
+        state: how much of it there is; of this view.
+        view: which it is.
         px_per_metre: at the body's distance.
     """
-    edges = torch.as_tensor(outline.edges, device=cloth.device)[None]
-    normal = cloth.new_tensor(outline.normals)[None]
-    away = region_shares(skin, edges, normal)[0] @ cloth.exp() * px_per_metre
+    edges = torch.as_tensor(outline.edges, device=state.cloth.device)[None]
+    normal = state.cloth.new_tensor(outline.normals)[None]
+    away = region_shares(clothing.regions, edges, normal)[0] @ state.cloth[0].exp()
+    away = (away + clothing.wardrobe.shown(edges, normal, [view])[0] @ state.worn) * px_per_metre
     return replace(outline, points=outline.points + outline.normals * away.cpu().numpy()[:, None])
 
 
@@ -168,19 +218,20 @@ def outline_targets(
     shape: ArticulatedShape,
     matches: Sequence[Matches],
     state: FitState,
-    skin: Tensor | None,
+    views: Sequence[ViewName],
+    clothing: Clothing | None,
 ) -> ImageTargets:
     """The outline of what is worn belongs on the photo's.
 
-    Noise is of two kinds: the mask's own, the same everywhere, and folds, the larger the farther
-    cloth stands off.  Neighbouring points err together, over longer stretches in cloth than on
-    skin; each counts as that share of an independent one, in proportion to its length.
+    Noise is of two kinds: the mask's own, the same everywhere, and folds.  Neighbouring points err
+    together; each counts as a share of an independent one, in proportion to its length.
 
     Args:
         shape: the body.
         matches: of each view.
-        state: how far cloth stands off now: the size of its folds is taken from it.
-        skin: (V, R) `skin_regions` of the body; None: nobody wears anything.
+        state: how far things stand off now: the size of the folds of hair and collars hangs on it.
+        views: their names.
+        clothing: None: nobody wears anything.
     """
     like = shape.template
     longest = max(1, *(len(found.edges) for found in matches))
@@ -200,23 +251,22 @@ def outline_targets(
     middle = VertexMixtures(shape, edges, torch.full_like(edges, 0.5, dtype=like.dtype))
     skin_sigma, outlier = priors.CONTOUR_SIGMA_PX, priors.CONTOUR_OUTLIER_SIGMAS
     share = priors.CONTOUR_INDEPENDENT_POINTS * part
-    if skin is None:
+    if clothing is None:
         weight = (valid / skin_sigma).unsqueeze(-1)
         return ImageTargets(middle, target, normal, weight, outlier, share)
-    worn = region_shares(skin, edges, normal)
+    worn = region_shares(clothing.regions, edges, normal)
     # The body's hands are flat; people's hang half closed, and say nothing of the arm.
     share = share * (1.0 - worn[..., REGIONS.index("hand")]).clamp(min=0.0)
     regions = undressed(worn, bare)
+    arms = clothing.wardrobe.may_be_bare[edges].mean(dim=2)
+    modes = clothing.wardrobe.shown(edges, normal, views) * (1.0 - bare * arms).unsqueeze(-1)
     # Its size is needed roughly: the scale of a person of usual height will do.
     per_metre = priors.PERSON_HEIGHT_PX / priors.USUAL_HEIGHT_M
-    hanging = regions * state.cloth.exp()[:, None] * cloth_folds(like)
-    folds = hanging.sum(dim=-1) * (priors.FOLDS * per_metre)
-    longer = priors.CONTOUR_INDEPENDENT_POINTS / priors.CLOTHED_INDEPENDENT_POINTS
-    variance = skin_sigma**2 + folds**2
-    share = share * variance / (skin_sigma**2 + longer * folds**2)
-    weight = (valid / variance.sqrt()).unsqueeze(-1)
-    regions = regions * valid.unsqueeze(-1)
-    return ImageTargets(middle, target, normal, weight, outlier, share, regions)
+    hanging = (regions * state.cloth.exp()[:, None] * cloth_folds(like)).sum(dim=-1)
+    folds = torch.hypot(hanging * priors.FOLDS, clothing.folds_m[edges].mean(dim=2)) * per_metre
+    weight = (valid / (folds**2 + skin_sigma**2).sqrt()).unsqueeze(-1)
+    regions, modes = (each * valid.unsqueeze(-1) for each in (regions, modes))
+    return ImageTargets(middle, target, normal, weight, outlier, share, regions, modes)
 
 
 class PosePrior:
@@ -252,145 +302,9 @@ class PosePrior:
         at = torch.arange(3 * count, device=turn.device).view(count, 3)
         by_view[:, at[:, :, None], at[:, None]] = by_turn
         by_view[:, -1, FOCAL] = 1.0 / self._focal_sigma
-        by_betas = turn.new_zeros((views, TURNS + 1, self._shape.num_betas))
+        by_shared = turn.new_zeros((views, TURNS + 1, len(state.shared)))
         residual = self._residual(state, turn)
-        return ViewRows(residual, (residual**2).sum(), by_betas, by_view)
+        return ViewRows(residual, (residual**2).sum(), by_shared, by_view)
 
     def _turn(self, state: FitState) -> Tensor:
         return rotation.log(self._mean.mT @ state.local[:, self._joints])
-
-
-class ShapePrior:
-    """Betas are spread as people's are; stature and, when declared, weight are what was declared.
-
-    Args:
-        shape: the body.
-        people: how betas are spread; None: each is standard normal.
-        height_m: declared stature.
-        weight_kg: declared weight, if any.
-    """
-
-    def __init__(
-        self,
-        shape: ArticulatedShape,
-        people: People | None,
-        height_m: float,
-        weight_kg: float | None,
-    ) -> None:
-        self._shape = shape
-        self._height_m = height_m
-        self._weight_kg = weight_kg
-        like, count = shape.template, shape.num_betas
-        if people is None:
-            self._means = like.new_zeros((1, count))
-            self._covariances = torch.eye(count, dtype=like.dtype, device=like.device)[None]
-        else:
-            self._means = like.new_tensor(people.means[:, :count])
-            self._covariances = like.new_tensor(people.covariances[:, :count, :count])
-        self._expect([1.0 / len(self._means)] * len(self._means))
-
-    def _expect(self, chances: Sequence[float]) -> None:
-        """Take the Gaussian with mean and covariance of the mixture."""
-        weights = self._means.new_tensor(chances)
-        self._usual = weights @ self._means
-        apart = self._means - self._usual
-        spread = self._covariances + apart[:, :, None] * apart[:, None, :]
-        covariance = (weights[:, None, None] * spread).sum(dim=0)
-        self._whiten = torch.linalg.inv(torch.linalg.cholesky(covariance))
-
-    def weigh(self, betas: Tensor, matrix: Tensor, gradient: Tensor) -> None:
-        """Expect from now on whom the photos leave possible.
-
-        Args:
-            betas: (K,) where the solver stands.
-            matrix: (N, N) JᵀJ of everything, this prior too; betas come first.
-            gradient: (N,) Jᵀr of the same.
-        """
-        if len(self._means) == 1:
-            return
-        at = torch.arange(len(betas), device=betas.device)
-        ours = self._whiten.mT @ self._whiten
-        matrix, gradient = matrix.clone(), gradient.clone()
-        matrix[at[:, None], at] -= ours
-        gradient[at] -= ours @ (betas - self._usual)
-        self._expect(
-            shares(
-                [
-                    log_evidence(matrix, gradient, at, precision, betas - mean)
-                    for mean, precision in zip(
-                        self._means, torch.linalg.inv(self._covariances), strict=True
-                    )
-                ]
-            )
-        )
-
-    def check_height(self) -> None:
-        """Refuse heights that hardly any body of the model has.
-
-        Raises:
-            OutOfRange: with the range.
-        """
-        stature, top, floor = self._stature(self._shape.template.new_zeros(self._shape.num_betas))
-        usual_m = self._height_m + float(stature) * priors.HEIGHT_SIGMA_M
-        directions = self._shape.shapedirs
-        spread_m = float((directions[top, 1] - directions[floor, 1]).norm())
-        if abs(self._height_m - usual_m) > priors.FARTHEST_HEIGHT_SIGMAS * spread_m:
-            reach_m = priors.FARTHEST_HEIGHT_SIGMAS * spread_m
-            raise OutOfRange(
-                f"The body model reaches from {usual_m - reach_m:.2f} to {usual_m + reach_m:.2f} m;"
-                f" {self._height_m:.2f} m is outside."
-            )
-
-    def residual(self, betas: Tensor) -> Tensor:
-        """(R,) in standard deviations."""
-        parts = [self._whiten @ (betas - self._usual), self._stature(betas)[0]]
-        if self._weight_kg is not None:
-            parts.append(self._mass(self._shape.shaped(betas), self._weight_kg))
-        return torch.cat(parts)
-
-    def rows(self, betas: Tensor) -> ShapeRows:
-        """Linearise."""
-        residual = [self._whiten @ (betas - self._usual)]
-        by_betas = [self._whiten]
-        stature, top, floor = self._stature(betas)
-        residual.append(stature)
-        directions = self._shape.shapedirs
-        by_betas.append((directions[top, 1] - directions[floor, 1])[None] / priors.HEIGHT_SIGMA_M)
-        if self._weight_kg is not None:
-            vertices = self._shape.shaped(betas)
-            residual.append(self._mass(vertices, self._weight_kg))
-            by_betas.append(
-                (self._mass_by_vertex(vertices).flatten() @ directions.flatten(0, 1))[None]
-            )
-        return ShapeRows(torch.cat(residual), torch.cat(by_betas))
-
-    def weight_disagreement(self, betas: Tensor) -> float | None:
-        """How many standard deviations a body is heavier than declared; None: nothing was."""
-        if self._weight_kg is None:
-            return None
-        return float(self._mass(self._shape.shaped(betas), self._weight_kg))
-
-    def _stature(self, betas: Tensor) -> tuple[Tensor, int, int]:
-        """Residual (1,) and the vertices of crown and soles that it hangs on."""
-        stature, top, floor = self._shape.stature(betas)
-        return ((stature - self._height_m) / priors.HEIGHT_SIGMA_M)[None], top, floor
-
-    def _mass(self, vertices: Tensor, weight_kg: float) -> Tensor:
-        """Residual (1,) of vertices (V, 3) at rest.
-
-        The volume inside a closed mesh is the sum of a·(b×c)/6 over its faces (Zhang and Chen,
-        "Efficient feature extraction for 2D/3D objects in mesh representation", 2001).
-        """
-        a, b, c = vertices[self._shape.faces].unbind(dim=1)
-        mass_kg: Tensor = (a * torch.linalg.cross(b, c)).sum() / 6.0 * priors.BODY_DENSITY_KG_M3
-        return ((mass_kg - weight_kg) / priors.WEIGHT_SIGMA_KG).unsqueeze(0)
-
-    def _mass_by_vertex(self, vertices: Tensor) -> Tensor:
-        """Derivative (V, 3) of `_mass` by the vertices."""
-        faces = self._shape.faces
-        corners = vertices[faces]
-        by_vertex = torch.zeros_like(vertices)
-        for corner in range(3):
-            b, c = corners[:, (corner + 1) % 3], corners[:, (corner + 2) % 3]
-            by_vertex.index_add_(0, faces[:, corner], torch.linalg.cross(b, c))
-        return by_vertex * (priors.BODY_DENSITY_KG_M3 / (6.0 * priors.WEIGHT_SIGMA_KG))

@@ -1,8 +1,8 @@
 """Damped Gauss-Newton over all unknowns of a fit: assemble, step, accept or damp more.
 
-The shape is shared and the views are not, so the normal matrix is a bordered block diagonal
-one.  It has 30 + 58 unknowns a view: assembling it by blocks saves the time, solving it densely
-costs a tenth of a millisecond.
+Shape and clothes are shared and the views are not, so the normal matrix is a bordered block
+diagonal one: assembling it by blocks saves the time, solving it densely costs a fraction of a
+millisecond.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 
 from worker.avatar.body.jacobian import ArticulatedShape, SkinnedPoints
 from worker.avatar.fit import priors
+from worker.avatar.fit.cloth import ClothPrior
 from worker.avatar.fit.evidence import Evidence
+from worker.avatar.fit.people import ShapePrior
 from worker.avatar.fit.residuals import (
     ImageTargets,
     PosePrior,
-    ShapePrior,
     ShapeRows,
     ViewRows,
     keypoint_targets,
 )
 from worker.avatar.fit.state import CLOTH, VIEW_UNKNOWNS, FitState
-from worker.avatar.fit.wardrobe import ClothPrior, Hypothesis, mixed, most_likely, posterior
 from worker.errors import FitFailed
 
 _FIRST_DAMPING = 1e-3
@@ -38,51 +38,47 @@ _ATTEMPTS = 5
 class NormalEquations:
     """JᵀJ and Jᵀr, summed block by block."""
 
-    def __init__(self, num_betas: int, views: int, like: Tensor) -> None:
-        size = num_betas + views * VIEW_UNKNOWNS
-        self._num_betas = num_betas
+    def __init__(self, num_shared: int, views: int, like: Tensor) -> None:
+        size = num_shared + views * VIEW_UNKNOWNS
+        self._num_shared = num_shared
         self.matrix = like.new_zeros((size, size))
         self.gradient = like.new_zeros(size)
         self.loss = like.new_zeros(())
         """What is minimised, where it was linearised: the same as `Solver.loss`."""
 
     def add_views(self, rows: ViewRows) -> None:
-        """Add residuals that hang on the shape and on their own view."""
+        """Add residuals that hang on what is shared and on their own view."""
         self.loss += rows.loss
-        shape = slice(0, self._num_betas)
-        by_betas = rows.by_betas.flatten(0, 1)
-        self.matrix[shape, shape] += by_betas.mT @ by_betas
-        self.gradient[shape] += by_betas.mT @ rows.residual.flatten()
+        shared = slice(0, self._num_shared)
+        by_shared = rows.by_shared.flatten(0, 1)
+        self.matrix[shared, shared] += by_shared.mT @ by_shared
+        self.gradient[shared] += by_shared.mT @ rows.residual.flatten()
         view_view = rows.by_view.mT @ rows.by_view
-        shape_view = rows.by_betas.mT @ rows.by_view
+        shared_view = rows.by_shared.mT @ rows.by_view
         view_gradient = (rows.by_view.mT @ rows.residual.unsqueeze(-1)).squeeze(-1)
         for view in range(rows.residual.shape[0]):
-            start = self._num_betas + view * VIEW_UNKNOWNS
+            start = self._num_shared + view * VIEW_UNKNOWNS
             own = slice(start, start + VIEW_UNKNOWNS)
             self.matrix[own, own] += view_view[view]
-            self.matrix[shape, own] += shape_view[view]
-            self.matrix[own, shape] += shape_view[view].mT
+            self.matrix[shared, own] += shared_view[view]
+            self.matrix[own, shared] += shared_view[view].mT
             self.gradient[own] += view_gradient[view]
 
     def add_cloth(self, prior: ClothPrior, cloth: Tensor) -> None:
         """Add what is known of cloth before looking."""
         self.loss += prior.loss(cloth)
-        at = self.cloth_at(cloth)
+        views, regions = cloth.shape
+        first = self._num_shared + CLOTH + VIEW_UNKNOWNS * torch.arange(views, device=cloth.device)
+        at = (first[:, None] + torch.arange(regions, device=cloth.device)).flatten()
         self.matrix[at[:, None], at] += prior.precision
         self.gradient[at] += prior.precision @ (cloth - prior.mean).flatten()
 
-    def cloth_at(self, cloth: Tensor) -> Tensor:
-        """(B·R,) where the logarithms (B, R) of cloth are among the unknowns."""
-        views, regions = cloth.shape
-        first = self._num_betas + CLOTH + VIEW_UNKNOWNS * torch.arange(views, device=cloth.device)
-        return (first[:, None] + torch.arange(regions, device=cloth.device)).flatten()
-
-    def add_shape(self, rows: ShapeRows) -> None:
-        """Add residuals that hang on the shape alone."""
+    def add_shared(self, rows: ShapeRows) -> None:
+        """Add residuals that hang on what is shared alone."""
         self.loss += rows.loss
-        shape = slice(0, self._num_betas)
-        self.matrix[shape, shape] += rows.by_betas.mT @ rows.by_betas
-        self.gradient[shape] += rows.by_betas.mT @ rows.residual
+        shared = slice(0, self._num_shared)
+        self.matrix[shared, shared] += rows.by_shared.mT @ rows.by_shared
+        self.gradient[shared] += rows.by_shared.mT @ rows.residual
 
     def step(self, damping: float) -> Tensor:
         """Solve for the step, damped along each unknown by its own curvature (Marquardt 1963)."""
@@ -92,11 +88,11 @@ class NormalEquations:
             self.gradient.unsqueeze(1), torch.linalg.cholesky(damped)
         ).squeeze(1)
 
-    def shape_covariance(self) -> Tensor:
-        """(K, K) covariance of betas with pose, place and focal length unknown."""
+    def covariance_of(self, count: int) -> Tensor:
+        """(count, count) covariance of the first unknowns, betas, with all others unknown."""
         jitter = 1e-9 * torch.diagonal(self.matrix).clamp(min=1.0)
         inverse: Tensor = torch.linalg.inv(self.matrix + torch.diag(jitter))
-        return inverse[: self._num_betas, : self._num_betas]
+        return inverse[:count, :count]
 
 
 @dataclass(slots=True)
@@ -111,7 +107,7 @@ class Solver:
     """(B, 2) principal points."""
     damping: float = _FIRST_DAMPING
     cloth_prior: ClothPrior | None = None
-    """None: nobody wears anything."""
+    """Of hair, collars, hands and shoes; None: there are none."""
 
     @classmethod
     def of(
@@ -147,47 +143,29 @@ class Solver:
         if outline is not None:
             total = total + outline.loss(state, posed, self.centre)
         total = total + (self.pose_prior.residual(state) ** 2).sum()
-        total = total + (self.shape_prior.residual(state.betas) ** 2).sum()
+        total = total + (self.shape_prior.residual(state.shared) ** 2).sum()
         if self.cloth_prior is not None:
             total = total + self.cloth_prior.loss(state.cloth)
         return float(total)
 
-    def linearise(
-        self, state: FitState, outline: ImageTargets | None, *, with_cloth_prior: bool = True
-    ) -> NormalEquations:
+    def linearise(self, state: FitState, outline: ImageTargets | None) -> NormalEquations:
         """Assemble the normal equations at a state."""
         posed = state.posed(self.shape)
         turned = torch.tensor(priors.FITTED_JOINTS, device=state.betas.device)
-        equations = NormalEquations(len(state.betas), state.views, state.betas)
+        equations = NormalEquations(len(state.shared), state.views, state.betas)
         equations.add_views(self.keypoints.rows(state, posed, self.centre, turned))
         if outline is not None:
             equations.add_views(outline.rows(state, posed, self.centre, turned))
         equations.add_views(self.pose_prior.rows(state))
-        equations.add_shape(self.shape_prior.rows(state.betas))
-        if self.cloth_prior is not None and with_cloth_prior:
+        equations.add_shared(self.shape_prior.rows(state.shared))
+        if self.cloth_prior is not None:
             equations.add_cloth(self.cloth_prior, state.cloth)
         return equations
 
     def find_people(self, state: FitState, outline: ImageTargets) -> None:
-        """Find out who it may be, and expect such people from now on."""
+        """Find out who it may be and what is worn, and expect that from now on."""
         equations = self.linearise(state, outline)
-        self.shape_prior.weigh(state.betas, equations.matrix, equations.gradient)
-
-    def weigh(
-        self, possible: Sequence[Hypothesis], state: FitState, outline: ImageTargets
-    ) -> tuple[str, str]:
-        """Find out what is worn, and expect from now on what that leaves possible.
-
-        Returns:
-            How top and bottom most likely sit.
-        """
-        equations = self.linearise(state, outline, with_cloth_prior=False)
-        at = equations.cloth_at(state.cloth)
-        chances = posterior(possible, equations.matrix, equations.gradient, state.cloth, at)
-        self.cloth_prior = mixed(
-            [(chance, each.prior) for chance, each in zip(chances, possible, strict=True)]
-        )
-        return most_likely(possible, chances)
+        self.shape_prior.weigh(state.shared, equations.matrix, equations.gradient)
 
     def settle(
         self, state: FitState, outline: ImageTargets | None, share: float

@@ -15,7 +15,7 @@ from worker.avatar.body.jacobian import ArticulatedShape, SkinnedPoints
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.cloth import NO_CLOTH, REGIONS
 from worker.avatar.fit.evidence import Evidence
-from worker.avatar.fit.residuals import ShapePrior
+from worker.avatar.fit.people import ShapePrior
 from worker.avatar.fit.solver import Solver
 from worker.avatar.fit.state import FitState
 from worker.avatar.types import KEYPOINTS, Float64Array, InitialGuess, ViewName
@@ -121,9 +121,10 @@ def _rough(
         local[0, joint] = above.mT @ about_axis @ above @ local[0, joint]
     log_focal = like.new_tensor([view.focal_px]).log()
     cloth = like.new_full((1, len(REGIONS)), NO_CLOTH)
-    at_origin = FitState(betas, local, like.new_zeros((1, 3)), log_focal, cloth)
+    nothing = like.new_zeros(0)
+    at_origin = FitState(betas, local, like.new_zeros((1, 3)), log_focal, cloth, nothing)
     body = keypoints.points(at_origin.posed(shape))[0]
-    return FitState(betas, local, _distance(body, view).unsqueeze(0), log_focal, cloth)
+    return replace(at_origin, transl=_distance(body, view).unsqueeze(0))
 
 
 def _seen_direction(view: Evidence, here: str, there: str) -> Float64Array | None:

@@ -1,4 +1,4 @@
-"""The unknowns of a fit: one shape; for each view a pose, a place, a focal length and cloth."""
+"""The unknowns of a fit: one shape and what is worn; for each view a pose, a place and a lens."""
 
 from __future__ import annotations
 
@@ -39,7 +39,14 @@ class FitState:
     log_focal: Tensor
     """(B,) of working pixels."""
     cloth: Tensor
-    """(B, R) logarithm of how many metres cloth stands off, by region."""
+    """(B, R) logarithm of how many metres hair, collar, hands and shoes stand off."""
+    worn: Tensor
+    """(W,) coefficients of the wardrobe's modes, metres, shared by all views; (0,): undressed."""
+
+    @property
+    def shared(self) -> Tensor:
+        """(K + W,) what all views have in common: betas, and what is worn."""
+        return torch.cat((self.betas, self.worn))
 
     @property
     def views(self) -> int:
@@ -50,7 +57,12 @@ class FitState:
         """The same shape with one of the views."""
         at = slice(view, view + 1)
         return FitState(
-            self.betas, self.local[at], self.transl[at], self.log_focal[at], self.cloth[at]
+            self.betas,
+            self.local[at],
+            self.transl[at],
+            self.log_focal[at],
+            self.cloth[at],
+            self.worn,
         )
 
     def posed(self, shape: ArticulatedShape) -> PosedSkeleton:
@@ -58,13 +70,13 @@ class FitState:
         return shape.posed(self.betas, shape.global_rotations(self.local), self.transl)
 
     def moved(self, step: Tensor, shape: ArticulatedShape) -> FitState:
-        """Take a step (K + B * VIEW_UNKNOWNS,) of the unknowns.
+        """Take a step (K + W + B * VIEW_UNKNOWNS,) of the unknowns.
 
         A joint's turn ω is about axes of the camera and carries what hangs on it:
         ``local' = G_parentᵀ exp(ω) G_parent local``.
         """
-        num_betas = len(self.betas)
-        per_view = step[num_betas:].view(self.views, VIEW_UNKNOWNS)
+        num_betas, num_shared = len(self.betas), len(self.shared)
+        per_view = step[num_shared:].view(self.views, VIEW_UNKNOWNS)
         turns = per_view[:, :TURNS].reshape(self.views, -1, 3)
         size = turns.norm(dim=-1, keepdim=True)
         turns = turns * (_LARGEST_TURN / size.clamp(min=_LARGEST_TURN))
@@ -76,6 +88,7 @@ class FitState:
         return replace(
             self,
             betas=self.betas + step[:num_betas],
+            worn=self.worn + step[num_betas:num_shared],
             local=local,
             transl=self.transl + per_view[:, TURNS : TURNS + 3],
             log_focal=self.log_focal + focal_step,
@@ -84,11 +97,12 @@ class FitState:
 
 
 def stack(states: list[FitState]) -> FitState:
-    """Join views that were solved one by one; the shape is the mean of theirs."""
+    """Join undressed views that were solved one by one; the shape is the mean of theirs."""
     return FitState(
         betas=torch.stack([state.betas for state in states]).mean(dim=0),
         local=torch.cat([state.local for state in states]),
         transl=torch.cat([state.transl for state in states]),
         log_focal=torch.cat([state.log_focal for state in states]),
         cloth=torch.cat([state.cloth for state in states]),
+        worn=states[0].worn,
     )

@@ -1,287 +1,219 @@
-"""What may be worn, and how far it stands off: the prior of cloth, and which part of it is kept.
+"""What may be worn: kinds of tops and bottoms, and how they go with who wears them.
 
-Regions share a garment, and the views share the regions, so the logarithms of how far cloth stands
-off are correlated, and less than one would think: a T-shirt that lies on the chest may hang off
-the waist, and the seat of trousers says nothing of their sides.  What is worn is not known either:
-each garment is tight, everyday or loose, and how well the body explains the outline under each
-decides (`posterior`).
+How far clothes stand off is a field over the body, the same for every view: a sum of modes that
+were learnt from many dressed people (`worker.avatar.body.garments`).  Their coefficients and betas
+are one Gaussian for each kind of top and bottom, so that the outline, the form of the person and
+what hangs on it are found together.  Coefficients are metres, not logarithms: girths go with those.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
-from worker.avatar.fit.cloth import BOTTOM, REGIONS, TOP
-from worker.avatar.fit.laplace import log_evidence, shares
-from worker.avatar.types import ViewName
+from worker.avatar.body.free import free_body, free_garments
+from worker.avatar.body.garments import KINDS, PARTS, Cut, sexes_of
+from worker.avatar.body.jacobian import ArticulatedShape
+from worker.avatar.types import Float64Array, Gender, Int64Array, ViewName
 
+PROBABILITY: Mapping[str, float] = {"tight": 0.03, "everyday": 0.94, "loose": 0.03}
+"""How many people wear a kind of top, or of bottom, before looking.
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """How far something worn stands off a region: a log-normal distribution."""
-
-    mean_mm: float
-    """Its middle: the mean of people's millimetres, because girths go with those; their median is
-    less, and all bodies would come out too large by the difference."""
-    spread: float
-    """Standard deviation of the logarithm, beside what the garment's regions share."""
-    side_mm: float | None = None
-    """The mean in profile, where it is another: the seat of trousers hangs, their sides lie."""
-    across_views: float = 0.25
-    """Standard deviation of the logarithm by which each view has its own."""
-
-    def mean_m(self, view: ViewName) -> float:
-        """Metres, at the outline of a view."""
-        other = self.side_mm if view is ViewName.SIDE else None
-        return (self.mean_mm if other is None else other) / 1000.0
-
-
-_EITHER_WAY: Mapping[str, Layer] = {
-    "hair": Layer(15.0, 0.5, 9.0),
-    "neck": Layer(3.0, 0.7),
-    "shoe": Layer(12.0, 0.3),
-    "hand": Layer(0.5, 0.3),
-    "sole": Layer(30.0, 0.25, 23.0),
-}
-"""What does not hang on the garments: soles are 1 to 4 cm, and the declared height knows none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wear:
-    """One way a garment can sit."""
-
-    name: str
-    layers: Mapping[str, Layer]
-    shared_spread: float
-    """Of the logarithm, common to all of the garment's regions."""
-    probability: float
-    """How many people wear it, before looking."""
-
-
-TOPS: tuple[Wear, ...] = (
-    Wear(
-        "tight",
-        {
-            "chest": Layer(7.0, 0.25, 3.5),
-            "waist": Layer(3.5, 0.25, 3.0),
-            "hip": Layer(3.1, 0.2, 7.0),
-            "upper arm": Layer(1.9, 0.25, 1.4),
-            "forearm": Layer(0.8, 0.5),
-        },
-        0.15,
-        0.03,
-    ),
-    Wear(
-        "everyday",
-        {
-            "chest": Layer(18.0, 0.15, 4.8, 0.33),
-            "waist": Layer(20.0, 0.4, 17.0, 0.28),
-            "hip": Layer(14.0, 0.1, 54.0, 0.33),
-            "upper arm": Layer(6.0, 0.2, 6.8, 0.3),
-            "forearm": Layer(7.0, 0.5, 5.7, 0.35),
-        },
-        0.2,
-        0.87,
-    ),
-    Wear(
-        "loose",
-        {
-            "chest": Layer(20.0, 0.35, 10.0),
-            "waist": Layer(35.0, 0.35),
-            "hip": Layer(40.0, 0.35, 70.0),
-            "upper arm": Layer(15.0, 0.35),
-            "forearm": Layer(10.0, 0.6),
-        },
-        0.35,
-        0.1,
-    ),
-)
-BOTTOMS: tuple[Wear, ...] = (
-    Wear(
-        "tight",
-        {"thigh": Layer(2.1, 0.2), "shin": Layer(1.7, 0.3), "crotch": Layer(6.0, 0.3, 5.0)},
-        0.15,
-        0.03,
-    ),
-    Wear(
-        "everyday",
-        {
-            "thigh": Layer(15.0, 0.1, 10.5, 0.33),
-            "shin": Layer(13.5, 0.25, across_views=0.33),
-            "crotch": Layer(30.0, 0.1, 25.5, 0.1),
-        },
-        0.2,
-        0.87,
-    ),
-    Wear(
-        "loose",
-        {
-            "thigh": Layer(40.0, 0.35, 30.0),
-            "shin": Layer(45.0, 0.4),
-            "crotch": Layer(60.0, 0.5),
-        },
-        0.4,
-        0.1,
-    ),
-)
-"""How tops and bottoms sit.  What everyday and tight ones have is what the fit itself finds when it
-is told the true bodies (117 and 39 rendered people of development), so that whatever `drape` gets
-wrong of a seat or a bust is in it: means of metres, and spreads and correlations in round numbers.
-Tops of a street vary more than those of one generator, so that everyday ones have a wider spread
-in common and at the waist than was found (0.2 for 0.1, 0.4 for 0.28): it costs the generator's own
-people nothing.  Loose ones are a guess, since none were looked at.
-
-Tight ones are expected less often than they may be worn: who wears everyday clothes and is taken
-for tightly dressed comes out 7 cm too wide, the other way round 5 cm too slim, and a declared
-weight tells the two apart nevertheless."""
+Tight and loose ones are expected less often than they may be worn: who wears everyday clothes and
+is taken for tightly dressed comes out several centimetres too wide, and one of forty who was taken
+for loosely dressed, at 0.1 instead of 0.03, came out 18 cm too slim."""
 
 SAME_CUT = 4.0
 """Odds by which people wear two garments of one cut rather than two of different cuts; a judgement
 (2 and 10 were within 0.1 cm of it)."""
 
-_DECIDED = 2.0
-"""Power that the chances of what is worn are raised to before they are mixed.  Under tight and
-under everyday clothes a body is 5 to 7 cm apart, so a chance of one in ten would move the mean by
-half a centimetre that is wrong for nine people of ten.  The guess that is near most often is a
-median, which stays by the likelier of two; a power comes close to that and, unlike a choice, does
-not jump."""
+CROTCH_MM: Mapping[str, tuple[float, float, float]] = {
+    "tight": (6.0, 5.0, 2.5),
+    "everyday": (30.0, 25.5, 7.0),
+    "loose": (60.0, 60.0, 30.0),
+}
+"""How far below the crotch trouser legs part, from the front and in profile, and its spread: what
+looks down on a thigh is no field over the skin."""
+
+_CROTCHES = len(CROTCH_MM[KINDS[0]]) - 1
+_LEAST_M = 1e-4
+"""Spread that every coefficient has at least."""
+_TRUNK_AND_LEGS = (0, 1, 2)
+_ARMS = (16, 17, 18, 19)
 
 
-@dataclass(frozen=True, slots=True)
-class ClothPrior:
-    """A Gaussian over the logarithms (B, R) of how many metres cloth stands off."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Possible:
+    """One sex in one kind of top and one of bottom: a Gaussian over all that the views share."""
 
     mean: Tensor
-    """(B, R)."""
+    """(N,) betas and, once people are dressed, coefficients of what they wear."""
     covariance: Tensor
-    """(B·R, B·R)."""
-    precision: Tensor
-    """Its inverse."""
-
-    @classmethod
-    def of(cls, mean: Tensor, covariance: Tensor) -> ClothPrior:
-        """Make it from mean and covariance."""
-        return cls(mean, covariance, torch.linalg.inv(covariance))
-
-    def loss(self, cloth: Tensor) -> Tensor:
-        """Squared distance (a scalar) of the logarithms (B, R), in standard deviations."""
-        apart = (cloth - self.mean).flatten()
-        return apart @ self.precision @ apart
+    """(N, N)."""
+    chance: float
+    """Before looking."""
+    top: str = ""
+    bottom: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """What might be worn."""
-
-    top: str
-    bottom: str
-    probability: float
-    prior: ClothPrior
-
-
-def hypotheses(views: Sequence[ViewName], scale: float, like: Tensor) -> list[Hypothesis]:
-    """Everything that might be worn, each with its prior.
+class Wardrobe:
+    """What the people of one body may wear.
 
     Args:
-        views: B of them.
+        shape: the body that is fitted; the free body's garments are carried over to any other.
+        gender: whose betas are meant.
         scale: by which all garments are thicker (SILHOUETTE_TORSO_ERODE_PX over its default).
-        like: gives dtype and device.
     """
-    found = [
-        Hypothesis(
-            top.name,
-            bottom.name,
-            top.probability * bottom.probability * (SAME_CUT if top.name == bottom.name else 1.0),
-            _prior_of(top, bottom, views, scale, like),
-        )
-        for top, bottom in itertools.product(TOPS, BOTTOMS)
-    ]
-    total = sum(each.probability for each in found)
-    return [replace(each, probability=each.probability / total) for each in found]
 
-
-def _prior_of(
-    top: Wear, bottom: Wear, views: Sequence[ViewName], scale: float, like: Tensor
-) -> ClothPrior:
-    layers = {**_EITHER_WAY, **top.layers, **bottom.layers}
-    worn = [name in TOP or name in BOTTOM for name in REGIONS]
-    mean = like.new_tensor(
-        [
-            [
-                math.log(layers[name].mean_m(view) * (scale if cloth else 1.0))
-                for name, cloth in zip(REGIONS, worn, strict=True)
-            ]
-            for view in views
+    def __init__(self, shape: ArticulatedShape, gender: Gender, scale: float) -> None:
+        like, parts = shape.template, free_garments()
+        self._scale, self._like, self._gender = scale, like, gender
+        nearest = _on_the_free_body(shape)
+        self._knows_betas = nearest is None
+        fields = [
+            like.new_tensor(parts[part].modes if nearest is None else parts[part].modes[nearest])
+            for part in PARTS
         ]
-    )
-    between = torch.diag(like.new_tensor([layers[name].spread ** 2 for name in REGIONS]))
-    for garment, parts in ((top, TOP), (bottom, BOTTOM)):
-        at = [REGIONS.index(name) for name in parts]
-        between[torch.tensor(at)[:, None], at] += garment.shared_spread**2
-    own = like.new_tensor([layers[name].across_views ** 2 for name in REGIONS]).repeat(len(views))
-    covariance = between.repeat(len(views), len(views)) + torch.diag(own)
-    return ClothPrior.of(mean, covariance)
+        self.modes = torch.cat((*fields, like.new_zeros((len(like), _CROTCHES))), dim=1)
+        """(V, W) how far each mode stands off at each vertex; at the crotch, see `shown`."""
+        self._folds_sq = {
+            (part, kind): like.new_tensor(folds_m if nearest is None else folds_m[nearest]) ** 2
+            for part in PARTS
+            for kind, folds_m in parts[part].folds_m.items()
+        }
+        self._crotch = shape.weights[:, list(_TRUNK_AND_LEGS)].sum(dim=1).clamp(max=1.0)
+        self.may_be_bare = shape.weights[:, list(_ARMS)].sum(dim=1).clamp(max=1.0)
+        """(V,) 1 on arms.  Not on legs: in one of eight photos trousers have the colour of skin,
+        and legs that are bare are known by their form as tight ones (docs/decisions/0022)."""
+
+    def shown(self, edges: Tensor, normal: Tensor, views: Sequence[ViewName]) -> Tensor:
+        """(B, M, W) how far each mode stands off at each point of the outlines of B views.
+
+        Args:
+            edges: (B, M, n) vertices, each point in the middle of n.
+            normal: (B, M, 2) outward on the image: what looks down on a thigh is the crotch.
+            views: of each.
+        """
+        shown = self.modes[edges].mean(dim=2)
+        down = ((normal[..., 1] - 0.3) / 0.5).clamp(0.0, 1.0) * self._crotch[edges].mean(dim=2)
+        shown = shown * (1.0 - down).unsqueeze(-1)
+        for index, view in enumerate(views):
+            shown[index, :, -1 if view is ViewName.SIDE else -2] = down[index]
+        return shown
+
+    def folds_m(self, tops: Mapping[str, float], bottoms: Mapping[str, float]) -> Tensor:
+        """(V,) root mean square of what the modes leave out.
+
+        Args:
+            tops: how likely each kind is.
+            bottoms: the same.
+        """
+        square = self._like.new_zeros(len(self._like))
+        for part, chances in zip(PARTS, (tops, bottoms), strict=True):
+            for kind, chance in chances.items():
+                square = square + chance * self._folds_sq[part, kind]
+        return square.sqrt() * self._scale
+
+    def dress(self, people: Sequence[Possible]) -> list[Possible]:
+        """Everything that each of the people, in the order of `sexes_of`, might wear.
+
+        Where the body is not the free one, what is worn is the same on everybody, and its betas
+        have no sex: both sexes' clothes are then expected of a body without a gender.
+        """
+        sexes = sexes_of(self._gender)
+        if len(people) < len(sexes):
+            people = [people[0]] * len(sexes)
+        odds = {
+            (top, bottom): PROBABILITY[top]
+            * PROBABILITY[bottom]
+            * (SAME_CUT if top == bottom else 1.0)
+            for top, bottom in itertools.product(KINDS, KINDS)
+        }
+        total = sum(odds.values()) * len(sexes)
+        return [
+            self._dressed(who, sex, top, bottom, chance / total)
+            for who, sex in zip(people, sexes, strict=True)
+            for (top, bottom), chance in odds.items()
+        ]
+
+    def _dressed(
+        self, who: Possible, sex: Gender, top: str, bottom: str, chance: float
+    ) -> Possible:
+        cuts = [
+            free_garments()[part].cuts[kind, self._gender, sex]
+            for part, kind in zip(PARTS, (top, bottom), strict=True)
+        ]
+        if not self._knows_betas:
+            cuts = [_of_anybody(cut, self._gender, sex, len(who.mean)) for cut in cuts]
+        *crotch_mm, spread_mm = CROTCH_MM[bottom]
+        like, count = who.mean, len(who.mean)
+        middle = torch.cat(
+            [like.new_tensor(cut.middle) for cut in cuts] + [like.new_tensor(crotch_mm) / 1000.0]
+        )
+        by_betas = torch.cat(
+            [like.new_tensor(cut.by_betas)[:, :count] for cut in cuts]
+            + [like.new_zeros((_CROTCHES, count))]
+        )
+        own = _LEAST_M**2 * torch.eye(len(middle)).to(like)
+        at = 0
+        for cut in cuts:
+            block = slice(at, at := at + len(cut.middle))
+            own[block, block] += like.new_tensor(cut.covariance)
+        own.diagonal()[at:] += (spread_mm / 1000.0) ** 2
+        middle, by_betas, own = (
+            self._scale * middle,
+            self._scale * by_betas,
+            self._scale**2 * own,
+        )
+        shared = by_betas @ who.covariance
+        covariance = torch.cat(
+            (
+                torch.cat((who.covariance, shared.mT), dim=1),
+                torch.cat((shared, shared @ by_betas.mT + own), dim=1),
+            )
+        )
+        mean = torch.cat((who.mean, middle + by_betas @ who.mean))
+        return Possible(mean, covariance, chance, top, bottom)
 
 
-def mixed(weighed: Sequence[tuple[float, ClothPrior]]) -> ClothPrior:
-    """One Gaussian in place of a mixture.
+@lru_cache(maxsize=8)
+def wardrobe(shape: ArticulatedShape, gender: Gender, scale: float) -> Wardrobe:
+    """Give the wardrobe of a body, made once."""
+    return Wardrobe(shape, gender, scale)
 
-    Its middle is the mean in metres, not of the logarithms: girths go with metres, and a chance of
-    one in ten that a top is tight would otherwise take a seventh off every thickness.
 
-    Args:
-        weighed: weights, which sum to 1, and Gaussians.
+def _of_anybody(cut: Cut, gender: Gender, sex: Gender, count: int) -> Cut:
+    """What a kind of garment does on all people of a sex together, whatever their betas."""
+    people = free_body(gender).people
+    if people is None:
+        raise AssertionError("the free body knows its people")
+    at = sexes_of(gender).index(sex)
+    spread = cut.by_betas @ people.covariances[at] @ cut.by_betas.T
+    none: Float64Array = cut.by_betas[:, :count] * 0.0
+    return Cut(cut.middle + cut.by_betas @ people.means[at], none, cut.covariance + spread)
+
+
+def _on_the_free_body(shape: ArticulatedShape) -> Int64Array | None:
+    """(V,) the free body's vertex nearest to each of another's; None: it is the free body.
+
+    Both in the T-pose, each vertex seen from the joint that carries most of it.
     """
-    mean = torch.stack([weight * prior.mean.exp() for weight, prior in weighed]).sum(dim=0).log()
-    covariance = weighed[0][1].covariance * 0.0
-    for weight, prior in weighed:
-        apart = (prior.mean - mean).flatten()
-        covariance = covariance + weight * (prior.covariance + torch.outer(apart, apart))
-    return ClothPrior.of(mean, covariance)
-
-
-def posterior(
-    possible: Sequence[Hypothesis], matrix: Tensor, gradient: Tensor, cloth: Tensor, at: Tensor
-) -> list[float]:
-    """Probability of each hypothesis, from what has been seen so far.
-
-    The residuals are taken as linear around where the solver stands, in metres of cloth and not
-    in logarithms, where they are not; then the integral over all unknowns is that of a Gaussian,
-    ``-2 log Z = min loss + log det(H + P) - log det P`` (Laplace's method; MacKay, "Bayesian
-    interpolation", 1992).
-
-    Args:
-        possible: the hypotheses.
-        matrix: (N, N) JᵀJ of all residuals but those of cloth's prior.
-        gradient: (N,) Jᵀr of the same.
-        cloth: (B, R) logarithms where they were taken.
-        at: (B·R,) where the cloth is among the unknowns.
-    """
-    metres = cloth.exp().flatten()
-    factor = torch.ones_like(gradient)
-    factor[at] = 1.0 / metres
-    matrix = matrix * factor[:, None] * factor
-    gradient = gradient * factor
-    scores = []
-    for each in possible:
-        middle = each.prior.mean.exp().flatten()
-        precision = each.prior.precision / middle[:, None] / middle
-        found = log_evidence(matrix, gradient, at, precision, metres - middle)
-        scores.append(_DECIDED * (found + math.log(each.probability)))
-    return shares(scores)
-
-
-def most_likely(possible: Sequence[Hypothesis], chances: Sequence[float]) -> tuple[str, str]:
-    """How top and bottom most likely sit, each by itself."""
-    tops: dict[str, float] = {}
-    bottoms: dict[str, float] = {}
-    for each, chance in zip(possible, chances, strict=True):
-        tops[each.top] = tops.get(each.top, 0.0) + chance
-        bottoms[each.bottom] = bottoms.get(each.bottom, 0.0) + chance
-    return max(tops, key=lambda name: tops[name]), max(bottoms, key=lambda name: bottoms[name])
+    free = free_body(Gender.NEUTRAL)
+    if len(shape.template) == len(free.v_template):
+        return None
+    weights = free.lbs_weights[:, : shape.weights.shape[1]]
+    joints = free.J_regressor @ free.v_template
+    theirs, ours = shape.weights.argmax(dim=1).cpu().numpy(), weights.argmax(axis=1)
+    found: Int64Array = theirs * 0
+    for joint in set(theirs.tolist()):
+        where, among = (theirs == joint).nonzero()[0], (ours == joint).nonzero()[0]
+        tree = cKDTree(free.v_template[among] - joints[joint])
+        seen = (shape.template[where] - shape.joint_template[joint]).cpu().numpy()
+        found[where] = among[tree.query(seen)[1]]
+    return found

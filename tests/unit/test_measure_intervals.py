@@ -1,5 +1,7 @@
 """Intervals widen with what the fit does not know."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,18 @@ def test_twice_the_spread_of_shape_is_twice_the_error_of_a_girth() -> None:
     )
     for key in ("chestCm", "waistCm", "hipCm"):
         assert 1.8 < twice[key] / once[key] < 2.1
+
+
+def test_loose_clothes_widen_everything_but_the_declared_height() -> None:
+    dressed, loose = (
+        measurement_intervals_cm(
+            BODY, MEASURER, replace(_fit(0.2), wear=("everyday", bottom)), height_m=HEIGHT_M
+        )
+        for bottom in ("everyday", "loose")
+    )
+    for key, (low, high) in dressed.items():
+        wider = (loose[key][1] - loose[key][0]) / (high - low)
+        assert wider == pytest.approx(1.0) if key == "heightCm" else wider > 1.2
 
 
 def test_the_main_directions_stand_for_all_of_them() -> None:

@@ -16,8 +16,9 @@ import numpy as np
 
 from tests.benchmarks.cases import load_cases
 from tests.benchmarks.observing import Refused, SeenCases
+from worker.avatar.fit import priors
 from worker.avatar.fit.definitions import NOISE_PATH
-from worker.avatar.fit.evidence import gather
+from worker.avatar.fit.evidence import SEEN_CONFIDENCE, person_height_px
 from worker.avatar.fit.mirror import looks_left, mirrored, mirrored_keypoints
 from worker.avatar.types import Float64Array, Observation, ViewName
 
@@ -33,7 +34,8 @@ def main() -> None:
     """Observe, compare, and write beside the fit."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("folders", type=Path, nargs="+")
-    errors = {view: _errors(parser.parse_args().folders, view) for view in ViewName}
+    folders = parser.parse_args().folders
+    errors = {view: _errors(folders, view) for view in ViewName}
     arrays = {}
     for view, found in errors.items():
         offset, covariance = _moments(found)
@@ -63,9 +65,11 @@ def _errors(folders: list[Path], view: ViewName) -> Float64Array:
 
 
 def _error(seen: Observation, true: Float64Array) -> Float64Array:
-    evidence = gather(seen)
-    error = (seen.keypoints[:, :2] - true) * evidence.scale
-    error[evidence.keypoint_weight[:, 0] == 0] = np.nan
+    there = seen.keypoints[:, 2] > SEEN_CONFIDENCE
+    places = seen.keypoints[:, :2].astype(np.float64)
+    scale = priors.PERSON_HEIGHT_PX / person_height_px(seen, places[there])
+    error = (places - true) * scale
+    error[~there] = np.nan
     return np.asarray(error.ravel())
 
 

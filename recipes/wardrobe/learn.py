@@ -28,7 +28,7 @@ MODES = {"top": 16, "bottom": 8}
 EMPHASIS = {"tight": 1.0, "everyday": 1.0, "loose": 0.5}
 """How much each kind counts in the choice of modes, once all are of one size."""
 RIDGE = 0.02
-"""Of the number of people: half a thousand people do not tell 50 slopes exactly."""
+"""Of the number of people: a thousand people do not tell 50 slopes exactly."""
 _SAMPLES = 900
 _BELOW_HIPS_M = 0.05
 """Where bottoms take over from tops: about where tops end."""

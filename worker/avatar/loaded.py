@@ -10,13 +10,14 @@ from typing import Self
 import torch
 
 from worker.avatar.body.choice import FittedBody, load_bodies
-from worker.avatar.body.free import garments_digest, people_digest
+from worker.avatar.body.free import free_garments, garments_digest, people_digest
 from worker.avatar.body.mhr import mhr_digest
 from worker.avatar.config import PipelineConfig
 from worker.avatar.estimate.chain import EstimatorChain
 from worker.avatar.estimate.load import load_estimators
 from worker.avatar.estimate.memory import DeviceMemory
 from worker.avatar.fingerprint import fingerprint
+from worker.avatar.fit.definitions import blazepose_noise, noise_digest
 from worker.avatar.measure.anthropometry import SmplAnthropometry
 from worker.avatar.observe import Observer
 from worker.avatar.observe.assets import ASSETS, default_models_dir
@@ -55,6 +56,9 @@ class LoadedModels:
         smplx_dir = Path(config.smplx_dir) if config.smplx_dir else None
         with memory.of("bodies"):
             bodies = load_bodies(smplx_dir, device)
+        # What the fit reads at its first job: a broken one is said at the start.
+        free_garments()
+        blazepose_noise()
         masks = None
         if (sam2_dir := config.sam2_folder()) is not None:
             with memory.of("masks"):
@@ -87,7 +91,7 @@ class LoadedModels:
         return fingerprint(
             [asset.sha256 for asset in ASSETS]
             + [body.model.data.digest for body in self.bodies.values()]
-            + [people_digest(), garments_digest(), mhr_digest()]
+            + [people_digest(), garments_digest(), noise_digest(), mhr_digest()]
             + ([self.masks.digest] if self.masks else [])
             + [digest for each in self.chain.estimators for digest in each.digests],
             {

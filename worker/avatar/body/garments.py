@@ -73,7 +73,7 @@ def read_garments(path: Path) -> dict[str, Garments]:
         ModelInvalid: the file is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name].astype(np.float64) for name in archive.files}
         return {part: _garments(arrays, part) for part in PARTS}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:

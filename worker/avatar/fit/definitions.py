@@ -9,6 +9,9 @@ turns them (docs/decisions/0023).
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from worker.avatar.fit import priors
-from worker.avatar.types import Float64Array, Observation, ViewName
+from worker.avatar.types import KEYPOINTS, Float64Array, Observation, ViewName
+from worker.errors import ModelInvalid, ModelMissing
 
 NOISE_PATH = Path(str(resources.files("worker.avatar.fit"))) / "data" / "blazepose.npz"
 
@@ -36,11 +40,38 @@ class KeypointNoise:
 
 
 @cache
-def _blazepose(view: ViewName) -> KeypointNoise:
-    with np.load(NOISE_PATH, allow_pickle=False) as archive:
-        offset, covariance = (
-            archive[f"{view.value}_{name}"].astype(np.float64) for name in ("offset", "covariance")
-        )
+def blazepose_noise() -> Mapping[ViewName, KeypointNoise]:
+    """Read how BlazePose errs, by view.
+
+    Raises:
+        ModelMissing: the file is not in the package.
+        ModelInvalid: it does not hold what it should.
+    """
+    return _read(NOISE_PATH)
+
+
+def noise_digest() -> str:
+    """Give the SHA-256 of the file: other numbers make another fit."""
+    return hashlib.sha256(NOISE_PATH.read_bytes()).hexdigest()
+
+
+def _read(path: Path) -> Mapping[ViewName, KeypointNoise]:
+    if not path.is_file():
+        raise ModelMissing(f"{path.name} is not in the package")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {view: _of(archive, view) for view in ViewName}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ModelInvalid(f"{path.name} does not say how keypoints err: {error}") from error
+
+
+def _of(archive: Mapping[str, Float64Array], view: ViewName) -> KeypointNoise:
+    count = len(KEYPOINTS)
+    offset, covariance = (
+        archive[f"{view.value}_{name}"].astype(np.float64) for name in ("offset", "covariance")
+    )
+    if offset.shape != (count, 2) or covariance.shape != (2 * count, 2 * count):
+        raise ValueError(f"of the {view.value}: {offset.shape} and {covariance.shape}")
     return KeypointNoise(offset, covariance + _WIDER_PX**2 * np.eye(len(covariance)))
 
 
@@ -51,7 +82,7 @@ def keypoint_noise(observation: Observation) -> KeypointNoise:
         observation: by whom, from where; looking one way (`mirror.all_one_way`).
     """
     if priors.is_photograph(observation.source):
-        return _blazepose(observation.view)
+        return blazepose_noise()[observation.view]
     count = observation.keypoints.shape[0]
     own = np.eye(2 * count) * priors.KEYPOINT_SIGMA_PX**2
     return KeypointNoise(np.zeros((count, 2)), own)

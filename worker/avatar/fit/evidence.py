@@ -18,7 +18,7 @@ from worker.avatar.fit.definitions import keypoint_noise
 from worker.avatar.types import BoolArray, Float32Array, Float64Array, Observation, ViewName
 from worker.errors import BodyHidden
 
-_SEEN_CONFIDENCE = 0.2
+SEEN_CONFIDENCE = 0.2
 """Keypoints below this are not used: BlazePose invents the hidden side."""
 _CONTOUR_STEP_PX = 3.0
 _SHORTEST_CONTOUR_PX = 40.0
@@ -85,11 +85,11 @@ def gather(observation: Observation) -> Evidence:
         BodyHidden: too few keypoints were seen, or the mask holds no outline.
     """
     confidence = observation.keypoints[:, 2].astype(np.float64)
-    seen = confidence > _SEEN_CONFIDENCE
+    seen = confidence > SEEN_CONFIDENCE
     if seen.sum() < 8:
         raise BodyHidden(f"only {int(seen.sum())} of 23 keypoints are seen in the photo")
     places = observation.keypoints[:, :2].astype(np.float64)
-    scale = priors.PERSON_HEIGHT_PX / _person_height_px(observation, places[seen])
+    scale = priors.PERSON_HEIGHT_PX / person_height_px(observation, places[seen])
     noise = keypoint_noise(observation)
     sigma = np.sqrt(np.diag(noise.covariance)).reshape(places.shape)
     camera = observation.intrinsics
@@ -127,7 +127,7 @@ def _uncorrelated(covariance: Float64Array, seen: BoolArray) -> Float64Array:
     return root
 
 
-def _person_height_px(observation: Observation, seen: Float64Array) -> float:
+def person_height_px(observation: Observation, seen: Float64Array) -> float:
     """Height of the person: of the mask, bounded by what the keypoints allow.
 
     From eyes to heels is about nine tenths of the height; a mask that also holds someone else

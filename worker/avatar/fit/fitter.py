@@ -104,7 +104,7 @@ def fit_body(
         prior = ShapePrior(shape, body.data.people, height_m, weight_kg)
         prior.check_height()
         closet = None
-        if options.dressed:
+        if options.dressed and options.silhouette_refine:
             closet = wardrobe(shape, body.data.gender, options.cloth_scale)
         try:
             solved = _solve(shape, views, prior, options, closet, initial=initial, tell=tell)

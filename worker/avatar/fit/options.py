@@ -15,7 +15,8 @@ class FitOptions:
     """Refine by the outlines (SILHOUETTE_REFINE_ENABLED); False leaves keypoints and priors."""
     silhouette_torso_erode_px: float = USUAL_ERODE_PX
     """How much clothing is expected (SILHOUETTE_TORSO_ERODE_PX), beside the default 8: at 16 all
-    garments are expected to stand off twice as far, at 0 nobody wears anything."""
+    garments are expected to stand off twice as far, at 0 nobody wears anything.  It also moves what
+    kind of clothes is believed: below 6, people in nothing are taken for thinly dressed ones."""
 
     @property
     def dressed(self) -> bool:

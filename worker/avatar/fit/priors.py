@@ -143,12 +143,3 @@ def is_photograph(source: str) -> bool:
             keypoints, as synthetic cases have them.
     """
     return "blazepose" in source.lower()
-
-
-def is_dressed(source: str) -> bool:
-    """Whether the outline is that of clothes: in photographs, and where cases say so.
-
-    Args:
-        source: `Observation.source`.
-    """
-    return is_photograph(source) or source == DRESSED_CASE

@@ -81,7 +81,10 @@ class ImageTargets:
     worn: Tensor | None = None
     """(B, M, W) how far each mode of what is worn stands off at each point; None: nothing does."""
     uncorrelated: Tensor | None = None
-    """(B, M·n, M·n) what makes the residuals of a view independent; None: they are."""
+    """(B, M·n, M·n) what makes the residuals of a view independent; None: they are.
+
+    Robust weights come first, point by point, so that a wrong keypoint pulls what errs with it a
+    little, too; the other way round was no better (docs/decisions/0023)."""
 
     def loss(self, state: FitState, posed: PosedSkeleton, centre: Tensor) -> Tensor:
         """Robust sum of squares, a scalar."""

@@ -118,7 +118,7 @@ class Wardrobe:
         for part, chances in zip(PARTS, (tops, bottoms), strict=True):
             for kind, chance in chances.items():
                 square = square + chance * self._folds_sq[part, kind]
-        return square.sqrt() * self._scale
+        return square.sqrt() * max(self._scale, 1.0)
 
     def dress(self, people: Sequence[Possible]) -> list[Possible]:
         """Everything that each of the people, in the order of `sexes_of`, might wear.
@@ -166,11 +166,10 @@ class Wardrobe:
             block = slice(at, at := at + len(cut.middle))
             own[block, block] += like.new_tensor(cut.covariance)
         own.diagonal()[at:] += (spread_mm / 1000.0) ** 2
-        middle, by_betas, own = (
-            self._scale * middle,
-            self._scale * by_betas,
-            self._scale**2 * own,
-        )
+        middle, by_betas = self._scale * middle, self._scale * by_betas
+        # Thicker clothes vary more, thinner ones no less: where a tight top is expected to be a
+        # hair, what is seen of it would otherwise speak for another kind.
+        own = max(self._scale, 1.0) ** 2 * own
         shared = by_betas @ who.covariance
         covariance = torch.cat(
             (
@@ -185,7 +184,8 @@ class Wardrobe:
 @lru_cache(maxsize=8)
 def wardrobe(shape: ArticulatedShape, gender: Gender, scale: float) -> Wardrobe:
     """Give the wardrobe of a body, made once."""
-    return Wardrobe(shape, gender, scale)
+    with torch.inference_mode(mode=False):  # whoever asks first may be in it
+        return Wardrobe(shape, gender, scale)
 
 
 def _of_anybody(cut: Cut, gender: Gender, sex: Gender, count: int) -> Cut:

@@ -31,7 +31,7 @@ for loosely dressed, at 0.1 instead of 0.03, came out 18 cm too slim."""
 
 SAME_CUT = 4.0
 """Odds by which people wear two garments of one cut rather than two of different cuts; a judgement
-(2 and 10 were within 0.1 cm of it)."""
+(2 and 10 were within 0.1 cm of it, before docs/decisions/0023)."""
 
 CROTCH_MM: Mapping[str, tuple[float, float, float]] = {
     "tight": (6.0, 5.0, 2.5),

@@ -10,14 +10,12 @@ open in ANSUR II (6,068 people; `recipes/free_body/README.md` has the table and 
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 import numpy as np
 
+from recipes.free_body import card
 from recipes.free_body.pca import ShapeSpace
 from recipes.free_body.sampling import sample_bodies
-from worker.avatar.body.free import CARD_NAME, DATA_DIR, PACK_NAME, PEOPLE_NAME
+from worker.avatar.body.free import DATA_DIR, PACK_NAME, PEOPLE_NAME
 from worker.avatar.body.model import People
 from worker.avatar.body.pack import read_shape, write_people
 from worker.avatar.types import Gender
@@ -56,13 +54,7 @@ def main() -> None:
         )
     path = DATA_DIR / PEOPLE_NAME
     write_people(path, people)
-    card_path = DATA_DIR / CARD_NAME
-    card = json.loads(card_path.read_text("utf-8"))
-    card["files"][path.name] = {
-        "bytes": path.stat().st_size,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    }
-    card_path.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    card.enter(path)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ know.  900 women and 900 men take a quarter of an hour on two cores.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
+from recipes.free_body import card
 from recipes.wardrobe.offsets import Dressed, dressed_people
-from worker.avatar.body.free import CARD_NAME, DATA_DIR, GARMENTS_NAME, free_body
+from worker.avatar.body.free import DATA_DIR, GARMENTS_NAME, free_body
 from worker.avatar.body.garments import KINDS, PARTS, Cut, Garments, sexes_of, write_garments
 from worker.avatar.types import BoolArray, Float64Array, Gender
 
@@ -49,13 +48,7 @@ def main() -> None:
     }
     path = DATA_DIR / GARMENTS_NAME
     write_garments(path, parts)
-    card_path = DATA_DIR / CARD_NAME
-    card = json.loads(card_path.read_text("utf-8"))
-    card["files"][path.name] = {
-        "bytes": path.stat().st_size,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    }
-    card_path.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    card.enter(path)
 
 
 def _drawn(sex: Gender, count: int) -> list[Dressed]:

@@ -96,7 +96,7 @@ def objective(solver: Solver, state: FitState, outline: ImageTargets) -> Tensor:
     total = solver.keypoints.loss(state, posed, solver.centre)
     total = total + outline.loss(state, posed, solver.centre)
     total = total + (solver.pose_prior.residual(state) ** 2).sum()
-    return total + (solver.shape_prior.residual(state.betas) ** 2).sum()
+    return total + (solver.shape_prior.residual(state.shared) ** 2).sum()
 
 
 def check(solver: Solver, state: FitState, outline: ImageTargets) -> None:
@@ -111,7 +111,7 @@ def check(solver: Solver, state: FitState, outline: ImageTargets) -> None:
 
 
 def _gradient(solver: Solver, state: FitState, outline: ImageTargets) -> Tensor:
-    size = len(state.betas) + state.views * VIEW_UNKNOWNS
+    size = len(state.shared) + state.views * VIEW_UNKNOWNS
     with torch.enable_grad():
         step = state.betas.new_zeros(size).requires_grad_()
         loss = objective(solver, state.moved(step, solver.shape), outline)
@@ -127,7 +127,7 @@ class _Moments:
 
     @classmethod
     def of(cls, state: FitState) -> _Moments:
-        size = len(state.betas) + state.views * VIEW_UNKNOWNS
+        size = len(state.shared) + state.views * VIEW_UNKNOWNS
         return cls(state.betas.new_zeros(size), state.betas.new_zeros(size))
 
     def direction(self, gradient: Tensor) -> Tensor:

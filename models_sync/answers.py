@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from xml.etree import ElementTree as ET
 
 from models_sync.errors import (
     AnswerStrange,
@@ -49,6 +48,8 @@ def name_answer(about: str, status: int) -> SyncError:
 
 def name_body(about: str, status: int, body: bytes) -> SyncError:
     """An error answer as it came, in the words of S3 or not."""
+    from xml.etree import ElementTree as ET  # noqa: PLC0415 - for who is refused
+
     try:
         # Of the server that we trust with our key; and a few kB, so that nothing can expand.
         said = ET.fromstring(body)  # noqa: S314

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +19,7 @@ PARTIAL_SUFFIX = ".part"
 
 def partial_name(path: Path) -> Path:
     """A name beside `path` that no other writer has."""
-    return path.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    return path.with_name(f"{PARTIAL_PREFIX}{os.urandom(16).hex()}{PARTIAL_SUFFIX}")
 
 
 def is_partial(name: str) -> bool:

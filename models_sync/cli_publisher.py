@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from models_sync.console import AsJson, print_json, shown, size_text, stoppable
+from models_sync.cli_options import AsJson
+from models_sync.console import print_json, shown, size_text, stoppable
 from models_sync.errors import SyncSettingsError
 from models_sync.settings import PublishSettings, SyncSettings, VolumeSettings
 

@@ -11,14 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
-
-import typer
 
 from models_sync.errors import Interrupted, SyncError
 from models_sync.progress import OnProgress, Phase, Progress
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 LOG_EVERY_S = 10.0
 GRACE_S = 1.5
 """How long work may take to stop: RunPod's SIGKILL comes 5 s after SIGTERM, and an upload that
@@ -101,7 +97,7 @@ def stoppable() -> Iterator[threading.Event]:
         said.set()
         if wants_json():
             print_json(as_object(error))
-        typer.echo("Stopped; what has arrived is kept. Run again to go on.", err=True)
+        say("Stopped; what has arrived is kept. Run again to go on.", err=True)
         raise SystemExit(128 + received[0] if received else error.exit_code) from None
     finally:
         for number, handler in before.items():
@@ -130,7 +126,7 @@ class _LogLines:
             if time.monotonic() < self._next_s:
                 return
             self._next_s = time.monotonic() + LOG_EVERY_S
-            typer.echo(f"models-sync: {sentence(progress)}", err=True)
+            say(f"models-sync: {sentence(progress)}", err=True)
 
 
 @contextmanager
@@ -164,7 +160,7 @@ def report(error: SyncError, *, as_json: bool) -> None:
     """Say an error as a sentence and what to do; with `--json`, as an object on stdout too."""
     if as_json:
         print_json(as_object(error))
-    typer.echo(f"{type(error).__name__}: {error.message}\n{error.advice}", err=True)
+    say(f"{type(error).__name__}: {error.message}\n{error.advice}", err=True)
 
 
 def as_object(error: SyncError) -> dict[str, object]:
@@ -178,9 +174,14 @@ def wants_json() -> bool:
     return "--json" in sys.argv
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line at once, on stdout or stderr."""
+    print(text, file=sys.stderr if err else sys.stdout, flush=True)
+
+
 def print_json(value: object) -> None:
     """Print the one object of `--json`."""
-    typer.echo(json.dumps(value))
+    say(json.dumps(value))
 
 
 def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -189,7 +190,7 @@ def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         return
     if not sys.stdout.isatty():  # for a pipe: nothing is cut off
         for row in rows:
-            typer.echo("\t".join(row))
+            say("\t".join(row))
         return
     from rich.console import Console  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above

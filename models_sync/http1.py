@@ -1,22 +1,25 @@
 """GET over an open connection, and its answer: read quickly where it is plain.
 
 For a file of 64 KiB `http.client` takes 0.2 ms of processor, a third of it to read a dozen headers
-by the e-mail package; this takes 0.07 (docs/decisions/0016).  Plain is a 206 of a known length
-whose head comes in one piece, as nearly every one does.  Anything else (errors, chunks, a
+by the e-mail package; this takes 0.07 (docs/decisions/0016).  Plain is an answer of a known length
+whose head comes in one piece, as nearly every one does.  Anything else (chunks, redirections, a
 connection that is to end) is left to `http.client`, which then reads it from its first byte.
 """
 
 from __future__ import annotations
 
-import http.client
 import io
 import re
 import socket
 from collections.abc import Mapping
-from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import SplitResult
 
-_PLAIN_STATUS = b"HTTP/1.1 206 "
+if TYPE_CHECKING:
+    from models_sync.http_other import OtherAnswer
+
+_PLAIN_STATUS = re.compile(rb"HTTP/1\.1 (20[06]|[45]\d\d) ")
+"""What was asked for, or a refusal; each has the body that its Content-Length says."""
 _END_OF_HEAD = b"\r\n\r\n"
 _OF_INTEREST = re.compile(
     rb"\r\n(content-length|content-range|etag|transfer-encoding|connection):([^\r\n]*)",
@@ -27,12 +30,12 @@ _NOT_PLAIN = {"transfer-encoding", "connection"}
 
 
 class PlainAnswer:
-    """What of `http.client.HTTPResponse` is of use to who reads a range."""
+    """An answer whose head has been read."""
 
-    status = HTTPStatus.PARTIAL_CONTENT
     will_close = False
 
-    def __init__(self, stream: io.BufferedReader, headers: Mapping[str, str]) -> None:
+    def __init__(self, stream: io.BufferedReader, status: int, headers: Mapping[str, str]) -> None:
+        self.status = status
         self._stream, self._headers = stream, headers
         self._left = int(headers["content-length"])
 
@@ -46,12 +49,18 @@ class PlainAnswer:
         self._left -= count
         return count
 
+    def read(self, size: int) -> bytes:
+        """Give the next `size` bytes; fewer only at the end."""
+        data = self._stream.read(min(size, self._left))
+        self._left -= len(data)
+        return data
+
     def isclosed(self) -> bool:
         """Whether everything has been read."""
         return self._left == 0
 
 
-Answer = PlainAnswer | http.client.HTTPResponse
+Answer: TypeAlias = "PlainAnswer | OtherAnswer"
 
 
 class Caller:
@@ -69,8 +78,7 @@ class Caller:
             headers: each of one line; nothing here makes sure of it.
 
         Raises:
-            http.client.HTTPException: the answer is no HTTP.
-            OSError: the connection, or its timeout.
+            OSError: the connection, its timeout, or an answer that is no HTTP.
         """
         if self._stream.closed:  # by http.client, with the answer that it read
             self._stream = self._socket.makefile("rb")
@@ -79,13 +87,11 @@ class Caller:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += ["Accept-Encoding: identity", "", ""]
         self._socket.sendall("\r\n".join(lines).encode())
-        if headers_of_plain := _read_plain_head(self._stream):
-            return PlainAnswer(self._stream, headers_of_plain)
-        answer = http.client.HTTPResponse(self._socket, method="GET")
-        answer.fp.close()
-        answer.fp = self._stream  # it has the first bytes
-        answer.begin()
-        return answer
+        if plain := _read_plain(self._stream):
+            return plain
+        from models_sync.http_other import OtherAnswer  # noqa: PLC0415 - see the module
+
+        return OtherAnswer(self._socket, self._stream)
 
     def close(self) -> None:
         """End the connection."""
@@ -93,11 +99,12 @@ class Caller:
         self._socket.close()
 
 
-def _read_plain_head(stream: io.BufferedReader) -> dict[str, str] | None:
-    """The headers of a plain answer, names in lower case; None, and nothing read, of another."""
+def _read_plain(stream: io.BufferedReader) -> PlainAnswer | None:
+    """A plain answer, its head read; None, and nothing read, of another."""
     seen = stream.peek()
     end = seen.find(_END_OF_HEAD)
-    if end < 0 or not seen.startswith(_PLAIN_STATUS):
+    status = _PLAIN_STATUS.match(seen)
+    if end < 0 or status is None:
         return None
     found = _OF_INTEREST.findall(seen, 0, end)
     headers = {name.decode().lower(): value.decode("latin-1").strip(" \t") for name, value in found}
@@ -108,4 +115,4 @@ def _read_plain_head(stream: io.BufferedReader) -> dict[str, str] | None:
     ):
         return None
     stream.read(end + len(_END_OF_HEAD))
-    return headers
+    return PlainAnswer(stream, int(status[1]), headers)

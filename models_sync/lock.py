@@ -15,7 +15,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +56,7 @@ class Holder:
     def me(cls) -> Self:
         """This process, as a holder that nobody else is."""
         pid = os.getpid()
-        return cls(uuid.uuid4().hex, socket.gethostname(), pid, _place(), _started(pid))
+        return cls(os.urandom(16).hex(), socket.gethostname(), pid, _place(), _started(pid))
 
     @property
     def is_dead(self) -> bool:

@@ -29,7 +29,7 @@ from models_sync.manifest import PART_BYTES, part_count
 from models_sync.names import is_own_leftover
 from models_sync.remote import RemoteObject
 from models_sync.state import Identity
-from models_sync.volume import named_errors, reserve, start_writing
+from models_sync.volume import named_errors
 
 DIGEST_BYTES = 32
 DIRECT_BYTES = 1 << 20
@@ -91,6 +91,8 @@ class Partial:
             VolumeFull: there is none.
             VolumeUnwritable: the folder may not be written.
         """
+        from models_sync.blocks import reserve  # noqa: PLC0415 - see the module
+
         self.open()
         try:
             with named_errors(self._final):
@@ -162,6 +164,8 @@ class Partial:
                 while written < len(data):
                     written += os.pwrite(self._data_descriptor, data[written:], offset + written)
                 if self.parts > 1:
+                    from models_sync.blocks import start_writing  # noqa: PLC0415 - as above
+
                     start_writing(self._data_descriptor, start, offset + written - start)
             if self._map_descriptor >= 0:
                 os.pwrite(self._map_descriptor, digest, part * DIGEST_BYTES)

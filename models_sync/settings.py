@@ -31,7 +31,7 @@ ValueError and TypeError say what is wrong with it.
 """
 _ENDPOINT = re.compile(
     r"(?:(?P<scheme>https?)://)?"
-    r"(?P<host>(?:[^\s:/@?#\[\]]+|\[[0-9a-f:.]+\])(?::\d{1,5})?)/?",
+    r"(?P<host>(?:[^\s:/@?#\[\]]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?)/?",
     re.IGNORECASE,
 )
 
@@ -101,7 +101,7 @@ def _known_sources(value: Any) -> str:
 def _host_only(value: Any) -> str:
     # Any other scheme would be one without TLS, whatever MODEL_SYNC_MINIO_SECURE says.
     found = _ENDPOINT.fullmatch(_text(value).strip())
-    if found is None:
+    if found is None or int(found["port"] or 0) >= 1 << 16:
         raise ValueError("must be host or host:port, optionally with http:// or https://")
     scheme = f"{found['scheme'].lower()}://" if found["scheme"] else ""
     return scheme + str(found["host"])

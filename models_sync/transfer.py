@@ -8,17 +8,15 @@ What is there is never touched before what replaces it is whole, verified and on
 from __future__ import annotations
 
 import contextlib
-import random
+import os
 import threading
 import time
-import uuid
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models_sync.again import wait_s
 from models_sync.bucket import Bucket
-from models_sync.check import hash_file
 from models_sync.errors import (
     Interrupted,
     ObjectDamaged,
@@ -42,7 +40,6 @@ ROUNDS = 6
 """How often we plan anew because the bucket or another process changed things meanwhile."""
 SETTLE_S = 0.5
 """Before planning anew: whoever publishes is at it."""
-CHECKERS = 2
 
 
 @dataclass(slots=True)
@@ -117,7 +114,7 @@ class _Pull:
         self._on_progress, self._cancel = on_progress, cancel
         self._bucket = Bucket(settings)
         self._report = PullReport(self._root)
-        self._writer = uuid.uuid4().hex[:8]
+        self._writer = os.urandom(4).hex()
 
     def run(self) -> PullReport:
         started = time.monotonic()
@@ -156,7 +153,7 @@ class _Pull:
                 if not rounds_left:
                     raise
                 # Two that take each other's partials must not go on doing so in step.
-                if self._cancel.wait(random.uniform(0.1, 1.0)):  # noqa: S311 - hides nothing
+                if self._cancel.wait(wait_s(0.1, 1.0)):
                     raise Interrupted from error
             except (ObjectDamaged, ObjectMissing) as error:
                 again = read_wanted(self._bucket, self._settings)
@@ -202,6 +199,10 @@ class _Pull:
         self, remotes: list[RemoteObject], state: State, tell: OnProgress
     ) -> Iterable[RemoteObject]:
         """Hash files that lie there already; give those that are something else."""
+        if not remotes:
+            return []
+        from models_sync.check import hash_files  # noqa: PLC0415 - with its threads 5 ms
+
         wrong: list[RemoteObject] = []
         total, hashed, files = sum(remote.size for remote in remotes), 0, 0
 
@@ -211,23 +212,15 @@ class _Pull:
             if self._cancel.is_set():
                 raise Interrupted
 
-        with ThreadPoolExecutor(CHECKERS, thread_name_prefix="check") as pool:
-            running = {
-                pool.submit(hash_file, remote, self._root, on_bytes): remote for remote in remotes
-            }
-            pending = set(running)
+        with contextlib.closing(hash_files(remotes, self._root, on_bytes, TELL_EVERY_S)) as found:
             try:
-                while pending:
-                    done, pending = wait(pending, TELL_EVERY_S, return_when=FIRST_COMPLETED)
-                    for verdict in done:
-                        identity = verdict.result()
-                        if identity is None or not self._adopt(running[verdict], identity, state):
-                            wrong.append(running[verdict])
-                    files += len(done)
+                for verdicts in found:
+                    for remote, identity in verdicts:
+                        if identity is None or not self._adopt(remote, identity, state):
+                            wrong.append(remote)
+                    files += len(verdicts)
                     tell(Progress(Phase.CHECKING, hashed, total, files, len(remotes)))
             finally:
-                for verdict in pending:
-                    verdict.cancel()
                 with contextlib.suppress(VolumeUnwritable):
                     # Read-only, and everything is there: then the next pull hashes it again.
                     # A volume that has to take a file says so when it is fetched.

@@ -8,7 +8,6 @@ Repeating, and every decision, is left to the lane.
 
 from __future__ import annotations
 
-import http.client
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from models_sync.http1 import Answer, Caller
 from models_sync.remote import RemoteObject
 
 MAX_REFUSAL_BYTES = 64 << 10
+_USUAL_PORT = {"http": 80, "https": 443}
 AHEAD_BYTES = 2 << 20
 """How far a server may be ahead of us on one connection.  What the kernel has taken and we have
 not read is lost when we are killed: where it may take 32 MiB, eight connections lost 10 % of 2 GiB
@@ -92,7 +92,7 @@ class Wire:
         about = f"{self._endpoint.where}: {key}: "
         url, headers = self._endpoint.authorize(key)
         with self._ask(about, url, headers) as answer:
-            if not isinstance(answer, http.client.HTTPResponse) or answer.status != HTTPStatus.OK:
+            if answer.status != HTTPStatus.OK:
                 raise AnswerStrange(f"{about}asked for all of it, the answer is {answer.status}")
             data = answer.read(max_bytes + 1)
         if len(data) > max_bytes:
@@ -107,13 +107,12 @@ class Wire:
             if self._caller is None:
                 self._caller = Caller(self._connect(url, about))
             answer = self._caller.get(url, headers)
-            refused = answer.status >= HTTPStatus.MULTIPLE_CHOICES
-            if isinstance(answer, http.client.HTTPResponse) and refused:
+            if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                 raise name_body(about, answer.status, answer.read(MAX_REFUSAL_BYTES))
             yield answer
         except TimeoutError as error:
             raise TransferStalled(f"{about}nothing came for {self._stall_s:g} s") from error
-        except (http.client.HTTPException, OSError) as error:
+        except OSError as error:
             raise TransferCut(f"{about}{str(error) or type(error).__name__}") from error
         finally:
             if answer is None or answer.will_close or not answer.isclosed():
@@ -136,23 +135,21 @@ class Wire:
 
     def _connect(self, url: SplitResult, about: str) -> socket.socket:
         """A new connection: 5 s to connect, `stall_s` without a byte."""
-        if url.scheme == "https":
-            new: http.client.HTTPConnection = http.client.HTTPSConnection(
-                url.netloc, timeout=CONNECT_S, context=authorities()
-            )
-        else:
-            new = http.client.HTTPConnection(url.netloc, timeout=CONNECT_S)
+        host, port = url.hostname or "", url.port or _USUAL_PORT[url.scheme]
         try:
-            new.connect()
+            new = socket.create_connection((host, port), CONNECT_S)
+            new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if url.scheme == "https":
+                new = authorities().wrap_socket(new, server_hostname=host)
         except socket.gaierror as error:
-            raise HostUnknown(f"{about}{url.hostname}: {error.strerror}") from error
+            raise HostUnknown(f"{about}{host}: {error.strerror}") from error
         except OSError as error:
             raise BucketUnreachable(f"{about}{error}") from error
-        new.sock.settimeout(self._stall_s)
+        new.settimeout(self._stall_s)
         if _may_bound_what_is_ahead():
-            new.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AHEAD_BYTES)
-        self._socket = new.sock
-        return new.sock
+            new.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AHEAD_BYTES)
+        self._socket = new
+        return new
 
 
 @cache

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 from blake3 import blake3
 
-from models_sync import volume
+from models_sync import blocks, volume
 from models_sync.answers import name_body, refuse_other_range
 from models_sync.errors import (
     AnswerStrange,
@@ -153,12 +153,12 @@ def test_where_blocks_cannot_be_promised_the_file_has_its_size(tmp_path: Path, c
 
     with (tmp_path / "a").open("wb") as file:
         with (
-            mock.patch.object(volume._LIBC, "fallocate", fallocate),
+            mock.patch.object(blocks._LIBC, "fallocate", fallocate),
             mock.patch("ctypes.get_errno", return_value=code),
         ):
-            assert not volume.reserve(file.fileno(), 12345)
+            assert not blocks.reserve(file.fileno(), 12345)
         assert (tmp_path / "a").stat().st_size == 12345
-        assert volume.reserve(file.fileno(), 23456)
+        assert blocks.reserve(file.fileno(), 23456)
         assert (tmp_path / "a").stat().st_blocks * 512 >= 23456
 
 

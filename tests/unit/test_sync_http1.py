@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +13,7 @@ import pytest
 from models_sync.endpoint import Endpoint
 from models_sync.errors import AnswerStrange
 from models_sync.http1 import Answer, Caller, PlainAnswer
+from models_sync.http_other import NoHttp, OtherAnswer
 from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
 from models_sync.wire import Wire
@@ -88,7 +88,7 @@ def test_one_answer_after_the_other_comes_over_one_connection() -> None:
 def test_an_answer_that_is_not_plain_is_read_by_http_client(extra: bytes) -> None:
     with answered(plain(extra)) as (caller, _):
         answer = caller.get(URL, {})
-        assert isinstance(answer, http.client.HTTPResponse)
+        assert isinstance(answer, OtherAnswer)
         assert answer.will_close is extra.startswith(b"Connection")
         assert read(answer) == BODY
 
@@ -97,7 +97,7 @@ def test_chunks_are_read_and_the_connection_goes_on() -> None:
     head = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"
     with answered(head + b"4\r\n<Err\r\n3\r\nor>\r\n0\r\n\r\n") as (caller, server):
         answer = caller.get(URL, {})
-        assert isinstance(answer, http.client.HTTPResponse)
+        assert isinstance(answer, OtherAnswer)
         assert answer.status == 404
         assert answer.read(100) == b"<Error>"
         assert answer.isclosed()
@@ -116,8 +116,41 @@ def test_a_body_that_ends_early_is_short() -> None:
 def test_a_server_that_hangs_up_has_given_no_answer() -> None:
     with answered() as (caller, server):
         server.shutdown(socket.SHUT_WR)
-        with pytest.raises(http.client.RemoteDisconnected):
+        with pytest.raises(ConnectionResetError):
             caller.get(URL, {})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 101 + b"\r\n"],
+    ids=["another protocol", "headers without end"],
+)
+def test_what_is_no_http_is_an_error_of_the_connection(answer: bytes) -> None:
+    with answered(answer) as (caller, _), pytest.raises(NoHttp):
+        caller.get(URL, {})
+
+
+def test_chunks_that_end_early_are_an_error_of_the_connection() -> None:
+    head = b"HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with answered(head + b"A\r\nhalf") as (caller, server):
+        answer = caller.get(URL, {})
+        server.shutdown(socket.SHUT_WR)
+        with pytest.raises(NoHttp):
+            answer.readinto(memoryview(bytearray(10)))
+
+
+@pytest.mark.parametrize("status", [b"404 Not Found", b"503 Service Unavailable"])
+def test_a_refusal_of_a_known_length_is_plain_and_the_connection_goes_on(status: bytes) -> None:
+    refusal = b"HTTP/1.1 %s\r\nContent-Length: 7\r\n\r\n<Error>" % status
+    with answered(refusal, plain()) as (caller, _):
+        answer = caller.get(URL, {})
+        assert isinstance(answer, PlainAnswer)
+        assert answer.status == int(status[:3])
+        assert answer.read(5) == b"<Erro"
+        assert not answer.isclosed()
+        assert answer.read(100) == b"r>"
+        assert answer.isclosed()
+        assert read(caller.get(URL, {})) == BODY
 
 
 def test_an_etag_that_would_add_a_header_is_not_sent(tmp_path: Path) -> None:

@@ -65,4 +65,4 @@ def refuse_collisions(paths: Iterable[str]) -> None:
 
 def is_own_leftover(name: str) -> bool:
     """Whether a file's name is that of a partial file of ours, or of its map."""
-    return _LEFTOVER.fullmatch(name) is not None
+    return name.startswith(OWN_PREFIX) and _LEFTOVER.fullmatch(name) is not None

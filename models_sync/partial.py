@@ -221,10 +221,10 @@ def part_size(remote: RemoteObject) -> int:
 
 def sweep_own(folder: Path, writer: str) -> None:
     """Remove what this writer has left in a folder whose files another process has brought."""
-    with contextlib.suppress(OSError):
-        for suffix in ("part", "map"):
-            for path in folder.glob(f"{_PREFIX}*{writer}.{suffix}"):
-                path.unlink(missing_ok=True)
+    own = (f"{writer}.part", f"{writer}.map")
+    for entry in _leftovers(folder):
+        if entry.name.endswith(own):
+            _remove(entry)
 
 
 def sweep(folder: Path, paths: set[str]) -> None:
@@ -233,12 +233,25 @@ def sweep(folder: Path, paths: set[str]) -> None:
     Only while we hold the volume's lock.  A writer that we do not know of loses its work, not
     its correctness: it finds the finished files.
     """
-    hashes = {_hash(path, 8) for path in paths}
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # somebody else's, or gone
-        for entry in entries:
-            name = entry.name
-            if is_own_leftover(name) and name[len(_PREFIX) :][:8] in hashes:
-                Path(entry.path).unlink(missing_ok=True)
+    if leftovers := _leftovers(folder):
+        hashes = {_hash(path, 8) for path in paths}
+        for entry in leftovers:
+            if entry.name[len(_PREFIX) :][:8] in hashes:
+                _remove(entry)
+
+
+def _leftovers(folder: Path) -> list[os.DirEntry[str]]:
+    """Partial files and maps of any writer in a folder; none in somebody else's, or one gone."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if is_own_leftover(entry.name)]
+    except OSError:
+        return []
+
+
+def _remove(entry: os.DirEntry[str]) -> None:
+    with contextlib.suppress(OSError):  # somebody else's, or gone
+        os.unlink(entry.path)  # noqa: PTH108 - see `Partial.__init__`
 
 
 def _version(remote: RemoteObject) -> str:

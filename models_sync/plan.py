@@ -148,6 +148,15 @@ def make_plan(wanted: Wanted, root: Path, state: State) -> Plan:
     return Plan(tuple(fetch), tuple(check), tuple(present), wanted.trust)
 
 
+def is_complete(wanted: Wanted, root: Path, state: State) -> bool:
+    """Whether there is nothing to do; looks no further than the first file that is not here.
+
+    Raises:
+        VolumeOfAnotherUser, VolumeUnwritable: as `make_plan`.
+    """
+    return all(_why(remote, f"{root}/{remote.path}", state)[0] is None for remote in wanted.files)
+
+
 def expected_md5(remote: RemoteObject) -> str | None:
     """The MD5 of an object's content, where its ETag is one; that of an upload in parts is not."""
     etag = remote.etag or ""

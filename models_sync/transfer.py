@@ -29,7 +29,7 @@ from models_sync.errors import (
 from models_sync.fetch import TELL_EVERY_S, Fetch
 from models_sync.lock import VolumeLock
 from models_sync.partial import sweep_own
-from models_sync.plan import Plan, Trust, Wanted, make_plan, read_wanted
+from models_sync.plan import Plan, Trust, Wanted, is_complete, make_plan, read_wanted
 from models_sync.progress import OnProgress, Phase, Progress
 from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
@@ -120,13 +120,12 @@ class _Pull:
         started = time.monotonic()
         self._on_progress(Progress(Phase.PLANNING))
         wanted = read_wanted(self._bucket, self._settings)
-        plan = make_plan(wanted, self._root, State(self._root))
-        self._report.present = [remote.path for remote in plan.present]
-        if not plan.is_done:
+        self._report.present = [remote.path for remote in wanted.files]
+        if not is_complete(wanted, self._root, State(self._root)):
             with VolumeLock(self._root, self._on_progress, self._cancel) as lock:
                 if lock.waited:
                     wanted = read_wanted(self._bucket, self._settings)
-                # Always: another may have finished between our plan and our turn.
+                # Only now: another may have brought some before it was our turn.
                 plan = make_plan(wanted, self._root, State(self._root))
                 wanted = self._until_done(wanted, plan, lock)
         with contextlib.suppress(VolumeUnwritable):  # a read-only root that has everything

@@ -329,3 +329,27 @@ def test_nothing_heavy_is_imported_to_find_that_there_is_nothing_to_do() -> None
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_pull_imports_nothing_that_it_does_not_need(shell: Shell) -> None:
+    """Each of them takes 2 to 80 ms of processor before the first byte is asked for."""
+    shell.json("publish", str(shell.folder / "source"))
+    others = {
+        *("argparse", "asyncio", "concurrent.futures", "ctypes", "email", "http.client", "logging"),
+        *("minio", "numpy", "pydantic", "rich", "subprocess", "typer", "uuid"),
+    }
+    script = (
+        "import sys; from models_sync.cli import main\n"
+        "try:\n    main()\n"
+        f"finally:\n    print(*({others} & {{*sys.modules}}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "pull"],
+        env=os.environ | shell.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, imported = done.stdout.split("\n", 1)
+    assert said.startswith("3 files")
+    assert imported.split() == []

@@ -1,13 +1,16 @@
 """What a person or a log reads, and how work is stopped."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from models_sync import errors
+from models_sync import cli, errors
 from models_sync.console import _LogLines, sentence, size_text, time_text
 from models_sync.meter import WorkMeter
 from models_sync.progress import Phase, Progress
@@ -94,6 +97,52 @@ def test_work_that_hears_nothing_is_ended_within_two_seconds() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 143
     assert time.monotonic() - asked_at < 2.0
+
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-c", "from models_sync.cli import main; main()"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["pull", "--help"], 0, "--json"),
+        (["pull", "--jsn"], 2, "No such option"),
+        (["pull", "--json", "smplx"], 2, "unexpected extra argument"),
+        (["pul"], 2, "No such command"),
+    ],
+)
+def test_a_pull_with_other_words_is_explained(words: list[str], code: int, said: str) -> None:
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("verb", ["pull", "plan"])
+def test_nobody_who_reads_is_no_traceback(verb: str) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        done = subprocess.run(
+            [*COMMAND, verb, "--json"],
+            env={"PATH": os.defpath},  # no variable of ours: an error is printed
+            cwd=ROOT,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_control_c_before_the_work_begins_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["models-sync", "pull"])
+    monkeypatch.setattr("models_sync.cli_pull.pull", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
 
 
 def test_every_error_says_what_to_do_next() -> None:

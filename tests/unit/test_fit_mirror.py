@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from worker.avatar.measure import Measurer
 from worker.avatar.types import KEYPOINTS, InitialGuess, Observation, ViewName
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"
+HIDDEN = [("left", "elbow"), ("left", "wrist"), ("left", "small_toe"), ("right", "small_toe")]
+OTHER = {"left": "right", "right": "left"}
 BOUND_CM = 0.01
 """Both are fitted looking one way: what differs is the rounding of mirrored pixels."""
 
@@ -58,6 +61,20 @@ def test_a_mirrored_observation_mirrored_again_is_itself() -> None:
 def test_an_observation_and_its_mirror_image_never_look_the_same_way(view: ViewName) -> None:
     seen = Case(CASES / "male-00").observation(view)
     assert looks_left(seen) is not looks_left(mirrored(seen))
+
+
+@pytest.mark.parametrize("view", list(ViewName))
+def test_what_is_not_seen_says_nothing_of_where_a_person_looks(view: ViewName) -> None:
+    seen = Case(CASES / "male-00").observation(view)
+    hidden = [KEYPOINTS.index(f"{side}_{name}") for side, name in HIDDEN]
+    keypoints = seen.keypoints.copy()
+    keypoints[hidden] = 0.0  # as observers write what they did not see
+    partly = replace(seen, keypoints=keypoints)
+    other = mirrored(seen).keypoints.copy()
+    other[[KEYPOINTS.index(f"{OTHER[side]}_{name}") for side, name in HIDDEN]] = 0.0
+    turned = replace(mirrored(seen), keypoints=other)
+    assert looks_left(partly) is looks_left(seen)
+    assert looks_left(turned) is looks_left(mirrored(seen))
 
 
 def test_the_mirrored_pose_gives_the_mirror_image_of_the_body() -> None:

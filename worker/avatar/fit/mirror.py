@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from worker.avatar.body.layout import JOINT_NAMES
+from worker.avatar.fit.evidence import SEEN_CONFIDENCE
 from worker.avatar.types import (
     KEYPOINTS,
     BodyFit,
@@ -23,7 +24,11 @@ from worker.avatar.types import (
     Observation,
 )
 
-_TRUNK = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
+_FRONTS_AND_BACKS = tuple(
+    tuple(np.array([name.endswith(ends) for name in KEYPOINTS]) for ends in pair)
+    for pair in ((("nose", "eye"), "ear"), ("toe", "heel"))
+)
+"""Masks (23,) of keypoints at the front of head and feet, and of those at the back."""
 
 
 def _other_side(names: tuple[str, ...]) -> Int64Array:
@@ -42,12 +47,18 @@ _MIRRORED_TURN = np.array([1.0, -1.0, -1.0])
 
 
 def looks_left(observation: Observation) -> bool:
-    """Whether the person's limbs and face lie left of the trunk, in the image, rather than right.
+    """Whether the person looks to the left of the image rather than to its right.
 
-    An observation and its mirror image never agree on it.
+    Said by where face and toes lie beside ears and heels, as far as they are seen.  An observation
+    and its mirror image never agree on it.
     """
-    x = observation.keypoints[:, 0]
-    return bool(x.mean() < x[[KEYPOINTS.index(name) for name in _TRUNK]].mean())
+    x, seen = observation.keypoints[:, 0], observation.keypoints[:, 2] > SEEN_CONFIDENCE
+    ahead = sum(
+        float(x[front & seen].mean() - x[back & seen].mean())
+        for front, back in _FRONTS_AND_BACKS
+        if (front & seen).any() and (back & seen).any()
+    )
+    return bool(ahead < 0.0)
 
 
 def mirrored_keypoints(keypoints: Array, width: int) -> Array:

@@ -13,6 +13,7 @@ from worker.avatar.observe import assets, gate
 from worker.avatar.observe.detector import Detector
 from worker.avatar.observe.keypoints import to_keypoints
 from worker.avatar.observe.landmarks import LandmarkNetwork
+from worker.avatar.observe.looks import look_closely
 from worker.avatar.observe.mask import MaskRefiner, box_of
 from worker.avatar.observe.mirrored import BothWays
 from worker.avatar.observe.people import PeopleFinder
@@ -65,6 +66,7 @@ class Observer:
         both = BothWays.of(image)
         people = self.finder.find(both)
         person = gate.choose_person(people, photo.pixels)
+        person = look_closely(self.finder.network, both, person)
         mask = self.refiner.refine(both, person)
         gate.check_frame(person, mask)
         posture = Posture.of(person)

@@ -61,7 +61,7 @@ class PeopleFinder:
     def __init__(self, people: Detector, faces: Detector, network: LandmarkNetwork) -> None:
         self._people = people
         self._faces = faces
-        self._network = network
+        self.network = network
 
     def find(self, photo: BothWays) -> People:
         """Look through the whole photo and through windows, and sort people by size."""
@@ -87,11 +87,11 @@ class PeopleFinder:
     def _looked_at_again(self, photo: BothWays, candidates: list[Detection]) -> list[Landmarks]:
         located: list[Landmarks] = []
         for square in _distinct(candidates)[:_MAX_CANDIDATES]:
-            person = self._network.locate(photo, square)
+            person = self.network.locate(photo, square)
             if person.score < _PERSON_SCORE:
                 continue
             # As mediapipe's tracker does: landmarks place a better square than the detector.
-            person = self._network.locate(photo, person.next_roi)
+            person = self.network.locate(photo, person.next_roi)
             if person.score >= _PERSON_SCORE:
                 located.append(person)
         # The whole body before a limb of it that was taken for somebody upside down.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.body.model import People
+from worker.avatar.body.volume import rest_volume
 from worker.avatar.fit import priors
 from worker.avatar.fit.laplace import log_evidence, shares
 from worker.avatar.fit.residuals import ShapeRows
@@ -44,6 +45,7 @@ class ShapePrior:
         self._shape = shape
         self._height_m = height_m
         self._weight_kg = weight_kg
+        self._volume = None if weight_kg is None else rest_volume(shape)
         like, count = shape.template, shape.num_betas
         if people is None:
             means = like.new_zeros((1, count))
@@ -148,8 +150,8 @@ class ShapePrior:
         """(R,) in standard deviations, of what is shared (K + W,)."""
         betas = shared[: self._shape.num_betas]
         parts = [self._whiten @ (shared - self.usual), self._stature(betas)[0]]
-        if self._weight_kg is not None:
-            parts.append(self._mass(self._shape.shaped(betas), self._weight_kg))
+        if (weight := self._mass(betas)) is not None:
+            parts.append(weight[0])
         return torch.cat(parts)
 
     def rows(self, shared: Tensor) -> ShapeRows:
@@ -159,41 +161,27 @@ class ShapePrior:
         directions = self._shape.shapedirs
         residual = [self._whiten @ (shared - self.usual), stature]
         by_betas = [(directions[top, 1] - directions[floor, 1]) / priors.HEIGHT_SIGMA_M]
-        if self._weight_kg is not None:
-            vertices = self._shape.shaped(betas)
-            residual.append(self._mass(vertices, self._weight_kg))
-            by_betas.append(self._mass_by_vertex(vertices).flatten() @ directions.flatten(0, 1))
+        if (weight := self._mass(betas)) is not None:
+            residual.append(weight[0])
+            by_betas.append(weight[1])
         declared = self._whiten.new_zeros((len(by_betas), len(shared)))
         declared[:, : len(betas)] = torch.stack(by_betas)
         return ShapeRows(torch.cat(residual), torch.cat((self._whiten, declared)))
 
     def weight_disagreement(self, betas: Tensor) -> float | None:
         """How many standard deviations a body is heavier than declared; None: nothing was."""
-        if self._weight_kg is None:
-            return None
-        return float(self._mass(self._shape.shaped(betas), self._weight_kg))
+        weight = self._mass(betas)
+        return None if weight is None else float(weight[0])
 
     def _stature(self, betas: Tensor) -> tuple[Tensor, int, int]:
         """Residual (1,) and the vertices of crown and soles that it hangs on."""
         stature, top, floor = self._shape.stature(betas)
         return ((stature - self._height_m) / priors.HEIGHT_SIGMA_M)[None], top, floor
 
-    def _mass(self, vertices: Tensor, weight_kg: float) -> Tensor:
-        """Residual (1,) of vertices (V, 3) at rest.
-
-        The volume inside a closed mesh is the sum of a·(b×c)/6 over its faces (Zhang and Chen,
-        "Efficient feature extraction for 2D/3D objects in mesh representation", 2001).
-        """
-        a, b, c = vertices[self._shape.faces].unbind(dim=1)
-        mass_kg: Tensor = (a * torch.linalg.cross(b, c)).sum() / 6.0 * priors.BODY_DENSITY_KG_M3
-        return ((mass_kg - weight_kg) / priors.WEIGHT_SIGMA_KG).unsqueeze(0)
-
-    def _mass_by_vertex(self, vertices: Tensor) -> Tensor:
-        """Derivative (V, 3) of `_mass` by the vertices."""
-        faces = self._shape.faces
-        corners = vertices[faces]
-        by_vertex = torch.zeros_like(vertices)
-        for corner in range(3):
-            b, c = corners[:, (corner + 1) % 3], corners[:, (corner + 2) % 3]
-            by_vertex.index_add_(0, faces[:, corner], torch.linalg.cross(b, c))
-        return by_vertex * (priors.BODY_DENSITY_KG_M3 / (6.0 * priors.WEIGHT_SIGMA_KG))
+    def _mass(self, betas: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Residual (1,) of the weight and its derivative (K,); None: none was declared."""
+        if self._weight_kg is None or self._volume is None:
+            return None
+        volume, by_betas = self._volume.at(betas)
+        residual = (volume * priors.BODY_DENSITY_KG_M3 - self._weight_kg) / priors.WEIGHT_SIGMA_KG
+        return residual[None], by_betas * (priors.BODY_DENSITY_KG_M3 / priors.WEIGHT_SIGMA_KG)

@@ -78,7 +78,7 @@ def in_place_of_the_solver(adam: Adam) -> Iterator[Stopwatch]:
         started = time.process_time()
         for _ in range(round(adam.steps / OUTLINE_STEPS)):
             gradient = _gradient(self, state, outline)
-            state = state.moved(-adam.rate * moments.direction(gradient), self.shape)
+            state = state.moved(-adam.rate * moments.direction(gradient), self.posed(state))
         watch.seconds += time.process_time() - started
         return state, 0.0
 
@@ -114,7 +114,7 @@ def _gradient(solver: Solver, state: FitState, outline: ImageTargets) -> Tensor:
     size = len(state.shared) + state.views * VIEW_UNKNOWNS
     with torch.enable_grad():
         step = state.betas.new_zeros(size).requires_grad_()
-        loss = objective(solver, state.moved(step, solver.shape), outline)
+        loss = objective(solver, state.moved(step, solver.posed(state)), outline)
         (gradient,) = torch.autograd.grad(loss, step)
     return gradient
 

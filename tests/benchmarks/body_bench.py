@@ -142,7 +142,7 @@ def _derived(shape: ArticulatedShape, turned: torch.Tensor, views: int, rounds: 
             {
                 "mesh": lambda: shape.vertices(posed),
                 "points": lambda: points.points(posed),
-                "rows": lambda: (points.points(posed), points.rows(posed, turned, along)),
+                "rows": lambda: (points.points(posed), points.at(posed).rows(turned, along)),
                 "jacobian": lambda: points.jacobian(posed, turned),
             },
             rounds,

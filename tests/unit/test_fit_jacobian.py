@@ -109,7 +109,7 @@ def test_rows_are_the_jacobian_along_their_directions(
     posed = shape.posed(betas, shape.global_rotations(local), transl)
     whole = points.jacobian(posed, TURNED.to(device))
     along = randoms(device, *whole.points.shape[:2], directions, 3)
-    rows = points.rows(posed, TURNED.to(device), along)
+    rows = points.at(posed).rows(TURNED.to(device), along)
     torch.testing.assert_close(rows.by_betas, along @ whole.by_betas)
     expected = (along @ whole.by_turns.flatten(3)).view(rows.by_turns.shape)
     torch.testing.assert_close(rows.by_turns, expected)

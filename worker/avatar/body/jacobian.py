@@ -11,7 +11,7 @@ vertex v and joint J linear in betas, G_j the global rotation of joint j, and T_
 
 All of this is linear in two things a point has for each of its joints: its share of the place at
 rest, and of the weight.  A residual on the image asks only for what a point does along a direction
-or two, so that derivatives are pulled back along these (`SkinnedPoints.rows`), not taken along all
+or two, so that derivatives are pulled back along these (`PlacedPoints.rows`), not taken along all
 three axes first.
 
 Fingers, jaw and eyes are stiff here: their weights go to the joint that carries them, which
@@ -48,6 +48,8 @@ class PosedSkeleton:
     """(K,) shared by all poses."""
     rotations: Tensor
     """(B, 22, 3, 3) global rotations."""
+    carriers: Tensor
+    """(B, 22, 3, 3) those of each joint's parent; the identity for the root's."""
     rest_joints: Tensor
     """(22, 3) of the shaped body."""
     joints: Tensor
@@ -106,6 +108,7 @@ class ArticulatedShape(torch.nn.Module):
         register("weights", _stiff_weights(np.asarray(data.lbs_weights), np.asarray(data.parents)))
         register("joint_template", regressor @ template)
         register("joint_shapedirs", np.einsum("jv,vck->jck", regressor, shapedirs))
+        self.register_buffer("_weights_by_joint", self.weights.mT.contiguous(), persistent=False)
         register("carries", _carries(self.parents))
         register("keypoint_regressor", np.asarray(data.keypoint_regressor, dtype=np.float64))
         ends = torch.nonzero(self.weights[:, list(_END_JOINTS)].sum(dim=1) > 0.5).squeeze(1)
@@ -125,6 +128,8 @@ class ArticulatedShape(torch.nn.Module):
     """(22, 3)."""
     joint_shapedirs: Tensor
     """(22, 3, K)."""
+    _weights_by_joint: Tensor
+    """(22, V)."""
     carries: Tensor
     """(22, 22): 1 where the row's joint carries the column's, itself included."""
     keypoint_regressor: Tensor
@@ -198,6 +203,7 @@ class ArticulatedShape(torch.nn.Module):
         return PosedSkeleton(
             betas=betas,
             rotations=rotations,
+            carriers=carriers,
             rest_joints=rest,
             joints=torch.einsum("kj,bka->bja", self.carries, steps),
             joints_by_betas=torch.einsum("kj,bkan->bjan", self.carries, steps_by_betas),
@@ -206,10 +212,17 @@ class ArticulatedShape(torch.nn.Module):
 
     def vertices(self, posed: PosedSkeleton) -> Tensor:
         """(B, V, 3) all vertices of the posed body."""
-        rest = self.shaped(posed.betas).expand(posed.rotations.shape[0], -1, -1)
+        rest = self.shaped(posed.betas).mT.contiguous()
         if posed.offsets is not None:
-            rest = rest + posed.offsets
-        return _skin(self.weights, rest, posed)
+            rest = rest + posed.offsets.mT
+        # Coordinate by coordinate, along all vertices: a product of small matrices for each vertex
+        # takes four times as long.
+        motions = _motions(posed).permute(0, 1, 3, 2)
+        blended = motions.reshape(-1, motions.shape[3]) @ self._weights_by_joint
+        *turned, columns = blended.view(*motions.shape[:3], -1).unbind(dim=1)
+        for axis in range(3):
+            columns.addcmul_(turned[axis], rest[..., axis, None, :])
+        return columns.mT
 
 
 @lru_cache(maxsize=4)
@@ -254,39 +267,15 @@ class SkinnedPoints(ABC):
     def _pulled_shapedirs(self, rotations: Tensor, along: Tensor) -> Tensor:
         """(B, M, n, K): by betas along (B, M, n, 3), the joints held where they are."""
 
+    def at(self, posed: PosedSkeleton) -> PlacedPoints:
+        """The points of a posed body."""
+        weights = self._weights.expand(len(posed.rotations), -1, -1).unsqueeze(2)
+        features = torch.cat((self._rest(posed), weights), dim=2).flatten(2)
+        return PlacedPoints(self, posed, features)
+
     def points(self, posed: PosedSkeleton) -> Tensor:
         """(B, M, 3) where the points are."""
-        return self._features(posed) @ _motions(posed).flatten(1, 2)
-
-    def rows(self, posed: PosedSkeleton, turned: Tensor, along: Tensor) -> PointRows:
-        """How the points move along directions that the caller chooses.
-
-        A residual on the image asks for one or two directions of a point and not for three: to
-        pull these back through the joints costs a third of the whole Jacobian.
-
-        Args:
-            posed: the joints.
-            turned: (A,) int64 joints whose turns are asked for.
-            along: (B, M, n, 3) in the world.
-        """
-        views, points, directions = along.shape[:3]
-        joint_part = posed.joints_by_betas - torch.einsum(
-            "bjac,jck->bjak", posed.rotations, self._shape.joint_shapedirs
-        )
-        weights = self._weights.expand(views, -1, -1)
-        on_joints = along.unsqueeze(4) * weights[:, :, None, None]
-        by_joints = on_joints.view(views, -1, 66) @ joint_part.transpose(1, 2).flatten(1, 2)
-
-        # What a turn of joint a moves: what hangs on it, seen from where it is.
-        motions = _motions(posed).unsqueeze(4).repeat(1, 1, 1, 1, len(turned))
-        motions[:, 3] -= posed.joints[:, None, turned].mT
-        motions *= self._shape.carries[turned].T.unsqueeze(1)
-        levers = (self._features(posed) @ motions.view(views, 88, -1)).view(views, points, 1, 3, -1)
-        return PointRows(
-            by_betas=self._pulled_shapedirs(posed.rotations, along)
-            + by_joints.view(views, points, directions, -1),
-            by_turns=_turned(levers, along.unsqueeze(4)),
-        )
+        return self.at(posed).points()
 
     def jacobian(self, posed: PosedSkeleton, turned: Tensor) -> PointJacobian:
         """Where the points are and how they move along all three axes.
@@ -295,15 +284,62 @@ class SkinnedPoints(ABC):
             posed: the joints.
             turned: (A,) int64 joints whose turns are asked for.
         """
-        points = self.points(posed)
+        placed = self.at(posed)
+        points = placed.points()
         axes = torch.eye(3, dtype=points.dtype, device=points.device)
-        rows = self.rows(posed, turned, axes.expand(*points.shape[:2], 3, 3))
+        rows = placed.rows(turned, axes.expand(*points.shape[:2], 3, 3))
         return PointJacobian(points, rows.by_betas, rows.by_turns)
 
-    def _features(self, posed: PosedSkeleton) -> Tensor:
-        """(B, M, 88): see the class; four numbers a joint."""
-        weights = self._weights.expand(len(posed.rotations), -1, -1).unsqueeze(2)
-        return torch.cat((self._rest(posed), weights), dim=2).flatten(2)
+    def by_betas(self, posed: PosedSkeleton, along: Tensor) -> Tensor:
+        """(B, M, n, K) by betas along (B, M, n, 3)."""
+        views, points, directions = along.shape[:3]
+        joint_part = posed.joints_by_betas - torch.einsum(
+            "bjac,jck->bjak", posed.rotations, self._shape.joint_shapedirs
+        )
+        weights = self._weights.expand(views, -1, -1)
+        on_joints = along.unsqueeze(4) * weights[:, :, None, None]
+        by_joints = on_joints.view(views, -1, 66) @ joint_part.transpose(1, 2).flatten(1, 2)
+        by_joints = by_joints.view(views, points, directions, -1)
+        return by_joints.add_(self._pulled_shapedirs(posed.rotations, along))
+
+    def carried_by(self, turned: Tensor) -> Tensor:
+        """(22, A): 1 where a joint hangs on one of those that turn, itself included."""
+        return self._shape.carries[turned].T
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPoints:
+    """Points of a body in B poses."""
+
+    kind: SkinnedPoints
+    posed: PosedSkeleton
+    features: Tensor
+    """(B, M, 88) in which places and levers are linear: see `SkinnedPoints`; four a joint."""
+
+    def points(self) -> Tensor:
+        """(B, M, 3) where they are."""
+        return self.features @ _motions(self.posed).flatten(1, 2)
+
+    def rows(self, turned: Tensor, along: Tensor) -> PointRows:
+        """How they move along directions that the caller chooses.
+
+        A residual on the image asks for one or two directions of a point and not for three: to
+        pull these back through the joints costs a third of the whole Jacobian.
+
+        Args:
+            turned: (A,) int64 joints whose turns are asked for.
+            along: (B, M, n, 3) in the world.
+        """
+        views, points = along.shape[:2]
+        # What a turn of joint a moves: what hangs on it, seen from where it is.
+        motions = _motions(self.posed).unsqueeze(4).repeat(1, 1, 1, 1, len(turned))
+        motions[:, 3] -= self.posed.joints[:, None, turned].mT
+        motions *= self.kind.carried_by(turned).unsqueeze(1)
+        levers = (self.features @ motions.view(views, 88, -1)).view(views, points, 1, 3, -1)
+        return PointRows(
+            by_betas=self.kind.by_betas(self.posed, along),
+            by_turns=_turned(levers, along.unsqueeze(4)),
+        )
 
 
 class VertexMixtures(SkinnedPoints):
@@ -403,13 +439,6 @@ def _turned(levers: Tensor, along: Tensor) -> Tensor:
 def _origins(posed: PosedSkeleton) -> Tensor:
     """(B, 22, 3) where each joint would carry the origin of the body at rest."""
     return posed.joints - torch.einsum("bjac,jc->bja", posed.rotations, posed.rest_joints)
-
-
-def _skin(weights: Tensor, rest: Tensor, posed: PosedSkeleton) -> Tensor:
-    """(B, U, 3) linear blend skinning of `rest` (B, U, 3) by `weights` (U, 22) or (B, U, 22)."""
-    blended = weights @ posed.rotations.flatten(2)
-    blended = blended.view(*blended.shape[:-1], 3, 3)
-    return (blended @ rest.unsqueeze(-1)).squeeze(-1) + weights @ _origins(posed)
 
 
 def _stiff_weights(lbs_weights: np.ndarray, parents: np.ndarray) -> np.ndarray:

@@ -17,10 +17,21 @@ class Projection:
 
     uv: Tensor
     """(B, M, 2) pixels."""
-    by_point: Tensor
-    """(B, M, 2, 3)."""
     by_log_focal: Tensor
     """(B, M, 2)."""
+    per_metre: Tensor
+    """(B, M) pixels that a metre across is."""
+    across: Tensor
+    down: Tensor
+    """(B, M) slopes of the ray."""
+
+    @property
+    def by_point(self) -> Tensor:
+        """(B, M, 2, 3)."""
+        zero = torch.zeros_like(self.per_metre)
+        towards_x, towards_y = -self.per_metre * self.across, -self.per_metre * self.down
+        rows = torch.stack((self.per_metre, zero, towards_x, zero, self.per_metre, towards_y), -1)
+        return rows.view(*self.per_metre.shape, 2, 3)
 
 
 def project(points: Tensor, log_focal: Tensor, centre: Tensor) -> Projection:
@@ -29,10 +40,4 @@ def project(points: Tensor, log_focal: Tensor, centre: Tensor) -> Projection:
     depth = points[..., 2].clamp(min=_NEAREST_M)
     across, down = points[..., 0] / depth, points[..., 1] / depth
     from_centre = torch.stack((focal * across, focal * down), dim=-1)
-    per_metre = focal / depth
-    zero = torch.zeros_like(per_metre)
-    rows = torch.stack(
-        (per_metre, zero, -per_metre * across, zero, per_metre, -per_metre * down), dim=-1
-    )
-    by_point = rows.view(*per_metre.shape, 2, 3)
-    return Projection(from_centre + centre[:, None], by_point, from_centre)
+    return Projection(from_centre + centre[:, None], from_centre, focal / depth, across, down)

@@ -246,7 +246,7 @@ def _matched(
 ) -> ImageTargets:
     """Where the outline of what is worn belongs, as the body stands now."""
     finder = outline_finder(shape.faces)
-    posed = shape.vertices(state.posed(shape))
+    posed = shape.vertices(solver.posed(state))
     uv = project(posed, state.log_focal, solver.centre).uv
     matches = []
     for index, view in enumerate(views):

@@ -96,7 +96,8 @@ class ImageTargets:
         self, state: FitState, posed: PosedSkeleton, centre: Tensor, turned: Tensor
     ) -> ViewRows:
         """Linearise, with the weights of iteratively reweighted least squares."""
-        seen = project(self.points.points(posed), state.log_focal, centre)
+        placed = self.points.at(posed)
+        seen = project(placed.points(), state.log_focal, centre)
         residual = self._residual(seen.uv, self._away_px(state, seen))
         square = (residual * residual).sum(dim=-1, keepdim=True)
         robust = 1.0 / (1.0 + square / self.outlier**2)
@@ -106,7 +107,7 @@ class ImageTargets:
         if self.normal is not None:
             by_point = self.normal.unsqueeze(-2) @ by_point
             by_focal = (self.normal * by_focal).sum(dim=-1, keepdim=True)
-        moving = self.points.rows(posed, turned, by_point)
+        moving = placed.rows(turned, by_point)
         by_view = torch.cat(
             (
                 moving.by_turns.flatten(3),
@@ -146,20 +147,20 @@ class ImageTargets:
         if self.worn is not None:
             worn = self.worn @ state.worn
             away = worn if away is None else away + worn
-        return None if away is None else away * seen.by_point[..., 0, 0]
+        return None if away is None else away * seen.per_metre
 
     def _by_cloth(self, state: FitState, seen: Projection, like: Tensor) -> Tensor:
         """(B, M, n, R) derivative by the logarithms of cloth."""
         if self.cloth is None:
             return like.new_zeros((*like.shape, len(REGIONS)))
         cloth = self.cloth * state.cloth.exp()[:, None]
-        return (cloth * seen.by_point[..., 0, 0].unsqueeze(-1)).unsqueeze(-2)
+        return (cloth * seen.per_metre.unsqueeze(-1)).unsqueeze(-2)
 
     def _by_worn(self, state: FitState, seen: Projection, like: Tensor) -> Tensor:
         """(B, M, n, W) derivative by the coefficients of what is worn."""
         if self.worn is None:
             return like.new_zeros((*like.shape, len(state.worn)))
-        return (self.worn * seen.by_point[..., 0, 0].unsqueeze(-1)).unsqueeze(-2)
+        return (self.worn * seen.per_metre.unsqueeze(-1)).unsqueeze(-2)
 
     def _residual(self, uv: Tensor, away_px: Tensor | None) -> Tensor:
         """(B, M, 2), or (B, M, 1) along the normal."""
@@ -277,7 +278,6 @@ class PosePrior:
 
     def __init__(self, shape: ArticulatedShape, views: Sequence[Evidence], mean: Tensor) -> None:
         like = shape.template
-        self._shape = shape
         self._joints = list(priors.FITTED_JOINTS)
         self._mean = mean[:, self._joints]
         self._sigma = priors.pose_sigma(dtype=like.dtype, device=like.device)
@@ -292,13 +292,13 @@ class PosePrior:
         focal = (state.log_focal - self._log_focal) / self._focal_sigma
         return torch.cat(((turn / self._sigma).flatten(1), focal[:, None]), dim=1)
 
-    def rows(self, state: FitState) -> ViewRows:
+    def rows(self, state: FitState, posed: PosedSkeleton) -> ViewRows:
         """Linearise: log(R₀ᵀ L) moves by J_l⁻¹ R₀ᵀ G_parentᵀ ω."""
         turn = self._turn(state)
-        above = self._shape.parent_rotations(self._shape.global_rotations(state.local))
-        by_turn = (
-            rotation.left_jacobian_inverse(turn) @ self._mean.mT @ above[:, self._joints].mT
-        ) / self._sigma[:, :, None]
+        above = posed.carriers[:, self._joints]
+        by_turn = (rotation.left_jacobian_inverse(turn) @ self._mean.mT @ above.mT) / self._sigma[
+            :, :, None
+        ]
         views, count = turn.shape[:2]
         by_view = turn.new_zeros((views, 3 * count + 1, VIEW_UNKNOWNS))
         # A joint's turn moves its own three residuals: blocks along the diagonal.

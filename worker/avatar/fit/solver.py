@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import ArticulatedShape, SkinnedPoints
+from worker.avatar.body.jacobian import ArticulatedShape, PosedSkeleton, SkinnedPoints
 from worker.avatar.fit import priors
 from worker.avatar.fit.cloth import ClothPrior
 from worker.avatar.fit.evidence import Evidence
@@ -108,6 +108,7 @@ class Solver:
     damping: float = _FIRST_DAMPING
     cloth_prior: ClothPrior | None = None
     """Of hair, collars, hands and shoes; None: there are none."""
+    _last_posed: tuple[FitState, PosedSkeleton] | None = None
 
     @classmethod
     def of(
@@ -136,9 +137,15 @@ class Solver:
             centre=like.new_tensor([view.centre_px for view in views]),
         )
 
+    def posed(self, state: FitState) -> PosedSkeleton:
+        """The joints at a state; it is asked for several times before the solver moves on."""
+        if self._last_posed is None or self._last_posed[0] is not state:
+            self._last_posed = (state, state.posed(self.shape))
+        return self._last_posed[1]
+
     def loss(self, state: FitState, outline: ImageTargets | None) -> float:
         """Half of what is minimised is not taken: the plain sum of (robust) squares."""
-        posed = state.posed(self.shape)
+        posed = self.posed(state)
         total = self.keypoints.loss(state, posed, self.centre)
         if outline is not None:
             total = total + outline.loss(state, posed, self.centre)
@@ -150,13 +157,13 @@ class Solver:
 
     def linearise(self, state: FitState, outline: ImageTargets | None) -> NormalEquations:
         """Assemble the normal equations at a state."""
-        posed = state.posed(self.shape)
+        posed = self.posed(state)
         turned = torch.tensor(priors.FITTED_JOINTS, device=state.betas.device)
         equations = NormalEquations(len(state.shared), state.views, state.betas)
         equations.add_views(self.keypoints.rows(state, posed, self.centre, turned))
         if outline is not None:
             equations.add_views(outline.rows(state, posed, self.centre, turned))
-        equations.add_views(self.pose_prior.rows(state))
+        equations.add_views(self.pose_prior.rows(state, posed))
         equations.add_shared(self.shape_prior.rows(state.shared))
         if self.cloth_prior is not None:
             equations.add_cloth(self.cloth_prior, state.cloth)
@@ -176,7 +183,7 @@ class Solver:
             The new state, and how far betas would have moved on the whole way.
         """
         step = self.linearise(state, outline).step(self.damping)
-        return state.moved(share * step, self.shape), float(step[: len(state.betas)].norm())
+        return state.moved(share * step, self.posed(state)), float(step[: len(state.betas)].norm())
 
     def improve(self, state: FitState, outline: ImageTargets | None) -> tuple[FitState, float]:
         """Take one accepted step; return the new state and the share of the loss it saved.
@@ -188,8 +195,9 @@ class Solver:
         before = float(equations.loss)
         if not before < float("inf"):
             raise FitFailed(f"the loss of the fit is {before}")
+        posed = self.posed(state)
         for _ in range(_ATTEMPTS):
-            tried = state.moved(equations.step(self.damping), self.shape)
+            tried = state.moved(equations.step(self.damping), posed)
             after = self.loss(tried, outline)
             if after < before:
                 self.damping = max(self.damping / 5.0, _LEAST_DAMPING)

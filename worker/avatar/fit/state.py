@@ -69,8 +69,8 @@ class FitState:
         """Place the joints of all views."""
         return shape.posed(self.betas, shape.global_rotations(self.local), self.transl)
 
-    def moved(self, step: Tensor, shape: ArticulatedShape) -> FitState:
-        """Take a step (K + W + B * VIEW_UNKNOWNS,) of the unknowns.
+    def moved(self, step: Tensor, posed: PosedSkeleton) -> FitState:
+        """Take a step (K + W + B * VIEW_UNKNOWNS,) of the unknowns from here, where `posed` is.
 
         A joint's turn ω is about axes of the camera and carries what hangs on it:
         ``local' = G_parentᵀ exp(ω) G_parent local``.
@@ -81,7 +81,7 @@ class FitState:
         size = turns.norm(dim=-1, keepdim=True)
         turns = turns * (_LARGEST_TURN / size.clamp(min=_LARGEST_TURN))
         joints = list(priors.FITTED_JOINTS)
-        above = shape.parent_rotations(shape.global_rotations(self.local))[:, joints]
+        above = posed.carriers[:, joints]
         local = self.local.clone()
         local[:, joints] = above.mT @ rotation.exp(turns) @ above @ self.local[:, joints]
         focal_step = per_view[:, FOCAL].clamp(-_LARGEST_FOCAL_STEP, _LARGEST_FOCAL_STEP)

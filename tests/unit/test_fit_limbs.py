@@ -79,7 +79,7 @@ def test_elbows_are_bent_forwards_and_turn_like_hinges() -> None:
     turns = shape.global_rotations(bend[None])[0]
     forearm = turns[18] @ (shape.joint_template[LEFT_WRIST] - shape.joint_template[18])
     assert float(forearm[2]) > 0.15 * float(forearm.norm()), "ahead of the upper arm"
-    sigma = priors.pose_sigma(dtype=like.dtype, device=like.device)[LEFT_ELBOW_TURN]
+    sigma = priors.pose_sigma(ViewName.FRONT, dtype=like.dtype, device=like.device)[LEFT_ELBOW_TURN]
     about_itself, forwards, sideways = sigma.tolist()
     assert sideways < 0.5 * forwards < 0.5 * about_itself
     hinge = rotation.log(priors.standing_pose(dtype=like.dtype, device=like.device)[None, 18:20])

@@ -2,9 +2,10 @@
 
 BlazePose marks other places than the free body's keypoint regressor does: its knee is the kneecap
 and lies lower, its eyes and ears lie on the image and not on a vertex.  And what it gets wrong it
-gets wrong together: both hips too low, a foot with its heel.  `recipes/keypoints` measures offsets
-and covariances on rendered people, whose true keypoints are known, seen as `mirror.all_one_way`
-turns them (docs/decisions/0023).
+gets wrong together: both hips too low, a foot with its heel (docs/decisions/0023).  And errors go
+with where keypoints are: who has high hips gets them marked nearer to where hips usually are, and
+in profile the far knee is marked beside the near one (0025).  `recipes/keypoints` measures all
+three on rendered people, whose true keypoints are known, seen as `mirror.all_one_way` turns them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,21 @@ class KeypointNoise:
     offset: Float64Array
     """(23, 2) from the body's own keypoints to the observer's."""
     covariance: Float64Array
-    """(46, 46) of x and y of one keypoint after the other."""
+    """(46, 46) of what `offset` and `slope` leave, of x and y of one keypoint after the other."""
+    slope: Float64Array
+    """(46, 46) how errors grow with where keypoints are; where all of them are makes none."""
+    usual: Float64Array
+    """(46,) where keypoints usually are, from their middle."""
+
+    @property
+    def marking(self) -> Float64Array:
+        """(46, 46) from places to marks, but for a constant."""
+        return np.eye(len(self.slope)) + self.slope
+
+    @property
+    def expected_at_usual(self) -> Float64Array:
+        """(23, 2) what `slope` would add where keypoints are as usual: `offset` has it already."""
+        return (self.slope @ self.usual).reshape(self.offset.shape)
 
 
 @cache
@@ -67,12 +82,16 @@ def _read(path: Path) -> Mapping[ViewName, KeypointNoise]:
 
 def _of(archive: Mapping[str, Float64Array], view: ViewName) -> KeypointNoise:
     count = len(KEYPOINTS)
-    offset, covariance = (
-        archive[f"{view.value}_{name}"].astype(np.float64) for name in ("offset", "covariance")
+    offset, covariance, slope, usual = (
+        archive[f"{view.value}_{name}"].astype(np.float64)
+        for name in ("offset", "covariance", "slope", "usual")
     )
-    if offset.shape != (count, 2) or covariance.shape != (2 * count, 2 * count):
-        raise ValueError(f"of the {view.value}: {offset.shape} and {covariance.shape}")
-    return KeypointNoise(offset, covariance + _WIDER_PX**2 * np.eye(len(covariance)))
+    square = (2 * count, 2 * count)
+    shapes = tuple(each.shape for each in (offset, covariance, slope, usual))
+    if shapes != ((count, 2), square, square, (2 * count,)):
+        raise ValueError(f"of the {view.value}: {shapes}")
+    wider = covariance + _WIDER_PX**2 * np.eye(len(covariance))
+    return KeypointNoise(offset, wider, slope, usual)
 
 
 def keypoint_noise(observation: Observation) -> KeypointNoise:
@@ -85,4 +104,4 @@ def keypoint_noise(observation: Observation) -> KeypointNoise:
         return blazepose_noise()[observation.view]
     count = observation.keypoints.shape[0]
     own = np.eye(2 * count) * priors.KEYPOINT_SIGMA_PX**2
-    return KeypointNoise(np.zeros((count, 2)), own)
+    return KeypointNoise(np.zeros((count, 2)), own, 0.0 * own, np.zeros(2 * count))

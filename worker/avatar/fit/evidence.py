@@ -59,7 +59,11 @@ class Evidence:
     centre_px: tuple[float, float]
     """The principal point."""
     keypoints: Float64Array
-    """(23, 2)."""
+    """(23, 2) where the body's keypoints are, by the usual errors of who marked them."""
+    keypoints_marked: Float64Array
+    """(23, 2) where they were marked, less what errors have on everybody in common."""
+    keypoint_marking: Float64Array
+    """(46, 46) from where keypoints are to there: errors go with where they are."""
     keypoint_weight: Float64Array
     """(23, 2) one over the standard deviation in x and y, pixels; 0 where not seen."""
     keypoint_root: Float64Array
@@ -101,6 +105,8 @@ def gather(observation: Observation) -> Evidence:
         focal_sigma=priors.KNOWN_FOCAL_SIGMA if camera.known else priors.ASSUMED_FOCAL_SIGMA,
         centre_px=(camera.width * scale / 2, camera.height * scale / 2),
         keypoints=places * scale - noise.offset,
+        keypoints_marked=places * scale - noise.offset + noise.expected_at_usual,
+        keypoint_marking=noise.marking,
         keypoint_weight=np.where(
             seen[:, None], np.sqrt(confidence.clip(0.0, 1.0))[:, None] / sigma, 0.0
         ),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worker.avatar.body.jacobian import BODY_JOINTS
 from worker.avatar.fit import rotation
+from worker.avatar.types import ViewName
 
 _Axes = tuple[float, float, float]
 
@@ -56,6 +57,10 @@ what is the person's shape.  Half as tight as this (the prototype's spreads), ch
 hip from two views were 0.1 to 0.3 cm worse; arms are left loose for hands on hips, but not towards
 the camera: one photo does not tell a long arm that points ahead from a short one that does not.
 """
+
+PROFILE_TURN_DEG = 15.0
+"""How far people who show their profile are turned from it, instead of the pelvis's 60 degrees: six
+degrees to one side or the other fit a profile alike, and hips differ by 3 cm."""
 
 FITTED_JOINTS: tuple[int, ...] = tuple(POSE_SPREAD_DEG)
 
@@ -129,9 +134,13 @@ def standing_pose(*, dtype: torch.dtype, device: torch.device) -> Tensor:
     return pose
 
 
-def pose_sigma(*, dtype: torch.dtype, device: torch.device) -> Tensor:
+def pose_sigma(view: ViewName, *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Standard deviation (A, 3) of each of `FITTED_JOINTS` about its axes, radians."""
-    radians = [[math.radians(degrees) for degrees in axes] for axes in POSE_SPREAD_DEG.values()]
+    spread = dict(POSE_SPREAD_DEG)
+    if view is ViewName.SIDE:
+        lean, _, aside = spread[0]
+        spread[0] = (lean, PROFILE_TURN_DEG, aside)
+    radians = [[math.radians(degrees) for degrees in axes] for axes in spread.values()]
     return torch.tensor(radians, dtype=dtype, device=device)
 
 

@@ -86,6 +86,10 @@ class ImageTargets:
     Robust weights come first, point by point, so that a wrong keypoint pulls what errs with it a
     little, too; the other way round was no better (docs/decisions/0023)."""
 
+    marked: Tensor | None = None
+    """(B, M·2, M·2) from where points are, one after the other, to where an observer marks them;
+    None: there."""
+
     def loss(self, state: FitState, posed: PosedSkeleton, centre: Tensor) -> Tensor:
         """Robust sum of squares, a scalar."""
         seen = project(self.points.points(posed), state.log_focal, centre)
@@ -118,6 +122,10 @@ class ImageTargets:
             dim=-1,
         )
         by_shared = torch.cat((moving.by_betas, self._by_worn(state, seen, by_focal)), dim=-1)
+        if self.marked is not None:
+            by_shared, by_view = (
+                (self.marked @ by.flatten(1, 2)).view_as(by) for by in (by_shared, by_view)
+            )
         factor = (self.weight * robust).unsqueeze(-1)
         return ViewRows(
             residual=self._apart((residual * robust).flatten(1).unsqueeze(-1)).squeeze(-1),
@@ -164,6 +172,8 @@ class ImageTargets:
 
     def _residual(self, uv: Tensor, away_px: Tensor | None) -> Tensor:
         """(B, M, 2), or (B, M, 1) along the normal."""
+        if self.marked is not None:
+            uv = (self.marked @ uv.flatten(1).unsqueeze(-1)).view_as(uv)
         apart = uv - self.target
         if self.normal is not None:
             apart = (apart * self.normal).sum(dim=-1, keepdim=True)
@@ -175,12 +185,19 @@ class ImageTargets:
 def keypoint_targets(
     keypoints: SkinnedPoints, views: Sequence[Evidence], like: Tensor
 ) -> ImageTargets:
-    """The body's 23 keypoints belong where the photo's were seen."""
-    target = torch.stack([like.new_tensor(view.keypoints) for view in views])
+    """The body's 23 keypoints belong where an observer would have marked them in the photo."""
+    target = torch.stack([like.new_tensor(view.keypoints_marked) for view in views])
+    marked = torch.stack([like.new_tensor(view.keypoint_marking) for view in views])
     weight = torch.stack([like.new_tensor(view.keypoint_weight) for view in views])
     root = torch.stack([like.new_tensor(view.keypoint_root) for view in views])
     return ImageTargets(
-        keypoints, target, None, weight, priors.KEYPOINT_OUTLIER_SIGMAS, uncorrelated=root
+        keypoints,
+        target,
+        None,
+        weight,
+        priors.KEYPOINT_OUTLIER_SIGMAS,
+        uncorrelated=root,
+        marked=marked,
     )
 
 
@@ -280,7 +297,9 @@ class PosePrior:
         like = shape.template
         self._joints = list(priors.FITTED_JOINTS)
         self._mean = mean[:, self._joints]
-        self._sigma = priors.pose_sigma(dtype=like.dtype, device=like.device)
+        self._sigma = torch.stack(
+            [priors.pose_sigma(view.view, dtype=like.dtype, device=like.device) for view in views]
+        )
         self._log_focal = like.new_tensor([view.focal_px for view in views]).log()
         self._focal_sigma = like.new_tensor([view.focal_sigma for view in views])
 
@@ -297,7 +316,7 @@ class PosePrior:
         turn = self._turn(state)
         above = posed.carriers[:, self._joints]
         by_turn = (rotation.left_jacobian_inverse(turn) @ self._mean.mT @ above.mT) / self._sigma[
-            :, :, None
+            ..., None
         ]
         views, count = turn.shape[:2]
         by_view = turn.new_zeros((views, 3 * count + 1, VIEW_UNKNOWNS))

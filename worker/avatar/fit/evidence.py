@@ -142,7 +142,7 @@ def person_height_px(observation: Observation, seen: Float64Array) -> float:
     From eyes to heels is about nine tenths of the height; a mask that also holds someone else
     must not set the scale.
     """
-    rows = np.nonzero((observation.mask > 0.5).any(axis=1))[0]
+    rows = np.flatnonzero(observation.mask.max(axis=1) > 0.5)
     from_keypoints = float(np.ptp(seen[:, 1])) / 0.92
     if rows.size == 0:
         raise BodyHidden("no outline of a person was found in the photo")
@@ -154,8 +154,7 @@ def _working_mask(
 ) -> tuple[Float64Array, tuple[float, float], tuple[float, float]]:
     """Crop the mask to the person and shrink it to working scale; never enlarge it."""
     mask = observation.mask
-    rows = np.nonzero((mask > 0.3).any(axis=1))[0]
-    columns = np.nonzero((mask > 0.3).any(axis=0))[0]
+    rows, columns = (np.flatnonzero(mask.max(axis=axis) > 0.3) for axis in (1, 0))
     margin = int(np.ceil(_MARGIN_PX / min(scale, 1.0)))
     top, bottom = max(rows[0] - margin, 0), min(rows[-1] + 1 + margin, mask.shape[0])
     left, right = max(columns[0] - margin, 0), min(columns[-1] + 1 + margin, mask.shape[1])

@@ -8,6 +8,7 @@ millisecond.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,13 @@ class NormalEquations:
         self.gradient = like.new_zeros(size)
         self.loss = like.new_zeros(())
         """What is minimised, where it was linearised: the same as `Solver.loss`."""
+
+    def copy(self) -> NormalEquations:
+        """The same equations, to go on with."""
+        other = copy(self)
+        other.matrix, other.gradient = self.matrix.clone(), self.gradient.clone()
+        other.loss = self.loss.clone()
+        return other
 
     def add_views(self, rows: ViewRows) -> None:
         """Add residuals that hang on what is shared and on their own view."""
@@ -109,6 +117,7 @@ class Solver:
     cloth_prior: ClothPrior | None = None
     """Of hair, collars, hands and shoes; None: there are none."""
     _last_posed: tuple[FitState, PosedSkeleton] | None = None
+    _last_seen: tuple[FitState, ImageTargets | None, NormalEquations] | None = None
 
     @classmethod
     def of(
@@ -157,6 +166,15 @@ class Solver:
 
     def linearise(self, state: FitState, outline: ImageTargets | None) -> NormalEquations:
         """Assemble the normal equations at a state."""
+        equations = self._seen(state, outline).copy()
+        equations.add_shared(self.shape_prior.rows(state.shared))
+        return equations
+
+    def _seen(self, state: FitState, outline: ImageTargets | None) -> NormalEquations:
+        """Assemble all but the prior of the shape, which may change where the solver stands."""
+        last = self._last_seen
+        if last is not None and last[0] is state and last[1] is outline:
+            return last[2]
         posed = self.posed(state)
         turned = torch.tensor(priors.FITTED_JOINTS, device=state.betas.device)
         equations = NormalEquations(len(state.shared), state.views, state.betas)
@@ -164,9 +182,9 @@ class Solver:
         if outline is not None:
             equations.add_views(outline.rows(state, posed, self.centre, turned))
         equations.add_views(self.pose_prior.rows(state, posed))
-        equations.add_shared(self.shape_prior.rows(state.shared))
         if self.cloth_prior is not None:
             equations.add_cloth(self.cloth_prior, state.cloth)
+        self._last_seen = (state, outline, equations)
         return equations
 
     def find_people(self, state: FitState, outline: ImageTargets) -> None:

@@ -25,9 +25,10 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from tests.benchmarks.figures_of_time import in_turns, load_average
+from worker.avatar.body.articulated import ArticulatedShape
 from worker.avatar.body.files import save_smplx_npz
 from worker.avatar.body.free import free_body
-from worker.avatar.body.jacobian import ArticulatedShape, SkinnedPoints, VertexMixtures
+from worker.avatar.body.jacobian import SkinnedPoints, VertexMixtures
 from worker.avatar.body.model import BodyData, BodyModel, rotation_matrices
 from worker.avatar.fit import priors
 from worker.avatar.types import Gender

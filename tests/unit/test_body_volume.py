@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from worker.avatar.body.articulated import articulated_shape
 from worker.avatar.body.free import free_body
-from worker.avatar.body.jacobian import articulated_shape
 from worker.avatar.body.volume import rest_volume
 from worker.avatar.types import Gender
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from worker.avatar.body.articulated import ArticulatedShape
 from worker.avatar.body.free import free_body
-from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.body.mhr import MHR_VERTICES, mhr_to_free, mhr_to_smplx, smplx_display
 from worker.avatar.body.smplx import smplx_landmarks
 from worker.avatar.estimate.chain import PRIOR, EstimatorChain

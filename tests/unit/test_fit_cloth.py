@@ -10,9 +10,10 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from tests.benchmarks.cases import Case
+from worker.avatar.body.articulated import ArticulatedShape, articulated_shape
 from worker.avatar.body.free import free_body, free_garments
 from worker.avatar.body.garments import KINDS, PARTS, read_garments, sexes_of, write_garments
-from worker.avatar.body.jacobian import ArticulatedShape, articulated_shape, body_keypoints
+from worker.avatar.body.jacobian import body_keypoints
 from worker.avatar.body.layout import JOINT_INDEX
 from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import FitOptions, definitions, fit_body, priors

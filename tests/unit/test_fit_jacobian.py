@@ -5,14 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from worker.avatar.body.articulated import BODY_JOINTS, ArticulatedShape, articulated_shape
 from worker.avatar.body.free import free_body
 from worker.avatar.body.jacobian import (
-    BODY_JOINTS,
-    ArticulatedShape,
     RegressedPoints,
     SkinnedPoints,
     VertexMixtures,
-    articulated_shape,
     body_keypoints,
 )
 from worker.avatar.body.model import BodyModel, rotation_matrices

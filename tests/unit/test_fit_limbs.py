@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from worker.avatar.body.articulated import ArticulatedShape, articulated_shape
 from worker.avatar.body.free import free_body
-from worker.avatar.body.jacobian import ArticulatedShape, articulated_shape
 from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.cloth import NO_CLOTH, REGIONS, cloth_folds, skin_regions

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from worker.avatar.body.articulated import ArticulatedShape
 from worker.avatar.body.free import free_body
-from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.camera import project
 from worker.avatar.fit.evidence import Contour, features, gather

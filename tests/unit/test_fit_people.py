@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.benchmarks.cases import Case
+from worker.avatar.body.articulated import articulated_shape
 from worker.avatar.body.free import free_body
-from worker.avatar.body.jacobian import articulated_shape
 from worker.avatar.body.model import BodyModel, People
 from worker.avatar.fit import FitOptions, fit_body
 from worker.avatar.fit.laplace import log_evidence, shares

@@ -14,8 +14,8 @@ import trimesh
 
 from recipes.mhr.register import Target
 from tests.vendor.conftest import checkout
+from worker.avatar.body.articulated import ArticulatedShape
 from worker.avatar.body.free import free_body
-from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.body.layout import SMPLX_VERTEX_IDS
 from worker.avatar.body.mhr import mhr_to_free, mhr_to_smplx
 from worker.avatar.estimate.guess import to_body

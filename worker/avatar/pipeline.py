@@ -20,8 +20,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from worker.avatar.body.articulated import ArticulatedShape
 from worker.avatar.body.choice import FittedBody
-from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.body.model import BodyModel
 from worker.avatar.checkpoint import Checkpoints, request_key
 from worker.avatar.config import PipelineConfig

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import ArticulatedShape
+from worker.avatar.body.articulated import ArticulatedShape
 
 _FACES_AT_ONCE = 2048
 """As many as the processor's cache holds products of."""

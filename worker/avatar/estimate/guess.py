@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import BODY_JOINTS, ArticulatedShape
+from worker.avatar.body.articulated import BODY_JOINTS, ArticulatedShape
 from worker.avatar.body.mhr import SurfaceMap
 from worker.avatar.estimate.protocol import BodyEstimate, Topology
 from worker.avatar.fit import rotation

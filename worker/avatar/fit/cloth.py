@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import ArticulatedShape
+from worker.avatar.body.articulated import ArticulatedShape
 from worker.avatar.types import ViewName
 
 REGION_JOINTS: Mapping[str, tuple[int, ...]] = {

@@ -18,12 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import (
-    ArticulatedShape,
-    SkinnedPoints,
-    articulated_shape,
-    body_keypoints,
-)
+from worker.avatar.body.articulated import ArticulatedShape, articulated_shape
+from worker.avatar.body.jacobian import SkinnedPoints, body_keypoints
 from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.agreement import keypoint_rmse_px, outline_iou

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import ArticulatedShape
+from worker.avatar.body.articulated import ArticulatedShape
 from worker.avatar.body.model import People
 from worker.avatar.body.volume import rest_volume
 from worker.avatar.fit import priors

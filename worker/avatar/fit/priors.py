@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import BODY_JOINTS
+from worker.avatar.body.articulated import BODY_JOINTS
 from worker.avatar.fit import rotation
 from worker.avatar.types import ViewName
 

@@ -16,12 +16,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import (
-    ArticulatedShape,
-    PosedSkeleton,
-    SkinnedPoints,
-    VertexMixtures,
-)
+from worker.avatar.body.articulated import ArticulatedShape, PosedSkeleton
+from worker.avatar.body.jacobian import SkinnedPoints, VertexMixtures
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.camera import Projection, project
 from worker.avatar.fit.cloth import REGIONS, cloth_folds, region_shares, undressed

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import ArticulatedShape, PosedSkeleton, SkinnedPoints
+from worker.avatar.body.articulated import ArticulatedShape, PosedSkeleton
+from worker.avatar.body.jacobian import SkinnedPoints
 from worker.avatar.fit import priors
 from worker.avatar.fit.cloth import ClothPrior
 from worker.avatar.fit.evidence import Evidence

@@ -11,7 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import ArticulatedShape, SkinnedPoints
+from worker.avatar.body.articulated import ArticulatedShape
+from worker.avatar.body.jacobian import SkinnedPoints
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.cloth import NO_CLOTH, REGIONS
 from worker.avatar.fit.evidence import Evidence

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from worker.avatar.body.jacobian import ArticulatedShape, PosedSkeleton
+from worker.avatar.body.articulated import ArticulatedShape, PosedSkeleton
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.cloth import REGIONS
 

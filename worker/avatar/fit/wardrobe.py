@@ -17,9 +17,9 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from worker.avatar.body.articulated import ArticulatedShape
 from worker.avatar.body.free import free_body, free_garments
 from worker.avatar.body.garments import KINDS, PARTS, Cut, sexes_of
-from worker.avatar.body.jacobian import ArticulatedShape
 from worker.avatar.types import Float64Array, Gender, Int64Array, ViewName
 
 PROBABILITY: Mapping[str, float] = {"tight": 0.12, "everyday": 0.85, "loose": 0.03}

@@ -56,7 +56,9 @@ def main() -> None:
             folder = root / f"{gender}-{index:02d}"
             if args.photos:
                 seeds = (seed, GENDERS.index(gender), index, PHOTO_STREAM)
-                worn, photos = make_case(rig, subject, args.wear, tpose_rotations(), seeds)
+                worn, photos = make_case(
+                    rig, subject, args.wear, tpose_rotations(), seeds, args.visit
+                )
                 write_photo_case(folder, subject, said, worn, photos)
                 print(folder, flush=True)
                 continue
@@ -101,6 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--photos", action="store_true", help="rendered photos for the real observers; needs --wear"
     )
+    parser.add_argument("--visit", type=int, default=0, help="1: other photos of the same people")
     parser.add_argument("--half", action="store_true", help="true vertices as float16")
     parser.add_argument("--no-baselines", action="store_true", help="skip the regressions")
     args = parser.parse_args()
@@ -120,6 +123,8 @@ def _name(args: argparse.Namespace) -> str:
         parts.append(f"clothes-{args.clothes_px}px")
     if args.lens == "unknown":
         parts.append("lens-unknown")
+    if args.visit:
+        parts.append(f"visit-{args.visit}")
     return "-".join(parts)
 
 

@@ -19,6 +19,7 @@ from worker.avatar.body.model import BodyData
 from worker.avatar.types import KEYPOINTS, Float64Array, ViewName
 
 JPEG_QUALITY = (70, 95)
+_STREAMS_A_VISIT = 100
 
 
 def make_case(
@@ -27,6 +28,8 @@ def make_case(
     family: str,
     to_tpose: Float64Array,
     seeds: Sequence[int],
+    *,
+    visit: int = 0,
 ) -> tuple[Worn, list[Taken]]:
     """Dress the subject from a family of garments and photograph it from the front and the side.
 
@@ -36,6 +39,8 @@ def make_case(
         family: a key of `garments.FAMILIES`.
         to_tpose: (55, 3, 3) global turns from anny's pose to the T-pose.
         seeds: decide everything else.
+        visit: another one has the same person in the same clothes in another room, before another
+            phone, standing otherwise.
     """
 
     def chance(about: int) -> np.random.Generator:
@@ -44,12 +49,13 @@ def make_case(
 
     worn = dress(rig, subject, family, chance(0))
     look = draw_dress(subject.gender, [layer.garment for layer in worn.layers], chance(1))
-    studio = draw_studio(chance(2))
+    later = _STREAMS_A_VISIT * visit
+    studio = draw_studio(chance(later + 2))
     quality = int(chance(3).integers(*JPEG_QUALITY))
     photos = []
     for number, view in enumerate(ViewName):
-        stance = draw_stance(view, chance(10 + number))
-        rng = chance(20 + number)
+        stance = draw_stance(view, chance(later + 10 + number))
+        rng = chance(later + 20 + number)
         bent = bend(subject, rig.lbs_weights, to_tpose, stance)
         scene = Scene(look, studio, quality)
         photos.append(take(rig, subject, worn, bent, scene, name=view, stance=stance.name, rng=rng))

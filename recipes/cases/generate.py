@@ -57,7 +57,7 @@ def main() -> None:
             if args.photos:
                 seeds = (seed, GENDERS.index(gender), index, PHOTO_STREAM)
                 worn, photos = make_case(
-                    rig, subject, args.wear, tpose_rotations(), seeds, args.visit
+                    rig, subject, args.wear, tpose_rotations(), seeds, visit=args.visit
                 )
                 write_photo_case(folder, subject, said, worn, photos)
                 print(folder, flush=True)

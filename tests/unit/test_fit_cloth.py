@@ -283,6 +283,40 @@ def test_keypoints_that_err_together_count_once(case: Case) -> None:
     assert float(both) < 1.2 * float(one)
 
 
+def test_errors_that_go_with_where_keypoints_are_do_not_go_with_where_the_person_is() -> None:
+    for noise in blazepose_noise().values():
+        aside = np.tile([30.0, -20.0], 23)
+        np.testing.assert_allclose(noise.slope @ aside, 0.0, atol=1e-4)
+        where = noise.usual.reshape(23, 2)
+        marked = (noise.marking @ noise.usual).reshape(23, 2) - noise.expected_at_usual
+        np.testing.assert_allclose(marked, where, atol=1e-9)
+        # Who has high hips gets them marked lower than they are, and never on the other side.
+        hip = 2 * KEYPOINTS.index("right_hip") + 1
+        assert -1.0 < noise.slope[hip, hip] < 0.0
+
+
+def test_derivatives_of_marked_keypoints_are_those_of_the_residuals(case: Case) -> None:
+    seen = replace(case.observation(ViewName.SIDE), source="blazepose-full@test")
+    evidence, shape = gather(seen), _shape(case.gender)
+    targets = keypoint_targets(body_keypoints(shape), [evidence], shape.template)
+    assert targets.marked is not None
+    assert not torch.equal(targets.marked[0], torch.eye(46, dtype=torch.float64))
+    targets = replace(targets, outlier=1e9)  # no robust weights: those are held still in a step
+    _, state, _ = _outline(ViewName.FRONT, 0.0)
+    centre = shape.template.new_tensor([evidence.centre_px])
+    turned = torch.tensor(priors.FITTED_JOINTS)
+    rows = targets.rows(state, state.posed(shape), centre, turned)
+    by_shared = (2.0 * rows.by_shared.mT @ rows.residual.unsqueeze(-1))[0, :50, 0]
+    by_place = (2.0 * rows.by_view.mT @ rows.residual.unsqueeze(-1))[0, 3 * len(turned) :, 0]
+    betas, transl = (each.clone().requires_grad_(True) for each in (state.betas, state.transl))
+    moved = replace(state, betas=betas, transl=transl)
+    targets.loss(moved, moved.posed(shape), centre).backward()  # type: ignore[no-untyped-call]
+    assert betas.grad is not None
+    assert transl.grad is not None
+    torch.testing.assert_close(by_shared, betas.grad, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(by_place[:3], transl.grad[0], rtol=1e-6, atol=1e-6)
+
+
 # --------------------------------------------------------------------- in the fit
 @pytest.fixture(scope="module")
 def case() -> Case:

@@ -7,6 +7,7 @@ worker's status page while it does so, docs/images/status-page.png.
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def take_status(browser: Browser, url: str, status_url: str) -> None:
     page = browser.new_page(viewport={"width": 1000, "height": 700})
     page.goto(status_url)
     shop.click("#sample")
-    page.get_by_text("· engine.fit ·").wait_for()
+    page.get_by_text(re.compile(r"· engine\.\w+ ·")).wait_for()
     save(page.screenshot(), "status-page.png")
     page.close()
     shop.close()

@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 from worker.avatar.body.articulated import ArticulatedShape
 from worker.avatar.body.free import free_body
 from worker.avatar.fit import priors, rotation
+from worker.avatar.fit.agreement import outline_iou
 from worker.avatar.fit.camera import project
 from worker.avatar.fit.evidence import Contour, features, gather
 from worker.avatar.fit.outline import Outline, OutlineFinder, _edges, match
@@ -94,6 +95,30 @@ def test_the_outline_is_what_no_face_covers_beyond(missing: int) -> None:
     np.testing.assert_allclose(
         found.points, uv.numpy()[found.edges].mean(axis=1), rtol=0, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("missing", [0, 9000], ids=["closed", "with holes"])
+def test_a_body_overlaps_its_own_picture_whatever_holes_it_has(missing: int) -> None:
+    body = free_body(Gender.MALE)
+    faces = torch.tensor(body.faces)
+    if missing:  # most of what looks at the camera: the back is seen from inside
+        looks = torch.as_tensor(body.v_template[body.faces].mean(axis=1)[:, 2]).argsort()
+        faces = faces[looks[:-missing]]
+    uv = body.v_template[:, :2] * np.array([400, -400]) + np.array([450, 500])
+    painted = coverage(torch.as_tensor(uv).float(), faces, 1000, 900).numpy()
+    view = gather(
+        Observation(
+            view=ViewName.FRONT,
+            intrinsics=Intrinsics(FOCAL_PX, 900, 1000, known=True),
+            box=np.array([0, 0, 900, 1000], dtype=np.float32),
+            keypoints=np.concatenate(
+                (body.keypoint_regressor @ uv, np.ones((23, 1))), axis=1
+            ).astype(np.float32),
+            mask=painted.astype(np.float32),
+            source="synthetic",
+        )
+    )
+    assert outline_iou(torch.as_tensor(uv) * view.scale, faces, view) > 0.98
 
 
 def test_one_edge_more_leaves_the_other_pairs_as_they_are() -> None:

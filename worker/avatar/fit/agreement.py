@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from worker.avatar.fit.evidence import Evidence
-from worker.avatar.fit.outline import outline_finder
+from worker.avatar.raster import coverage
 
 
 def outline_iou(uv: Tensor, faces: Tensor, view: Evidence) -> float:
@@ -30,8 +30,8 @@ def outline_iou(uv: Tensor, faces: Tensor, view: Evidence) -> float:
     right, bottom = (int(value) for value in last.ceil().tolist())
     full_width, full_height = left + max(width, right), top + max(height, bottom)
     shift = uv.new_tensor((left, top))
-    finder = outline_finder(faces)
-    body = finder.covers((on_mask + shift).float(), full_height, full_width).cpu().numpy()
+    # Of all faces: SMPL-X has holes, through which the body is seen from inside.
+    body = coverage((on_mask + shift).float(), faces, full_height, full_width).cpu().numpy()
     seen = np.zeros_like(body)
     seen[top : top + height, left : left + width] = view.mask
     return float((body & seen).sum() / max(int((body | seen).sum()), 1))

@@ -105,17 +105,6 @@ class OutlineFinder:
             length=length[outer].cpu().numpy()[kept],
         )
 
-    def covers(self, uv: Tensor, height: int, width: int) -> Tensor:
-        """(height, width) bool: the pixels whose centre the mesh covers, its vertices at `uv`.
-
-        `raster.coverage` says the same of all faces; on closed meshes the border of those that look
-        at the camera is enough, and a tenth of the work.
-        """
-        columns = uv.T.contiguous()
-        first, last, _ = self._border(columns)
-        # These faces wind against the clock on the image: their border is run along backwards.
-        return layers(uv[last], uv[first], height, width) > 0
-
     def _border(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where the faces that look at the camera end.
 

@@ -208,4 +208,4 @@ def test_the_environment_is_read_in_one_module_of_the_worker() -> None:
         for path in root.rglob("*.py")
         if re.search(r"os\.(environ|getenv)", path.read_text()) and "demo" not in path.parts
     }
-    assert readers == {"settings.py"}
+    assert readers == {"settings/base.py"}

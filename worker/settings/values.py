@@ -1,4 +1,4 @@
-"""What a value of the environment may look like: the checks behind `worker.settings`.
+"""What a value of the environment may look like.
 
 Each check says in its error what is wrong and never repeats the value, which may be a secret.
 """

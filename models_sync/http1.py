@@ -37,7 +37,8 @@ class PlainAnswer:
     def __init__(self, stream: io.BufferedReader, status: int, headers: Mapping[str, str]) -> None:
         self.status = status
         self._stream, self._headers = stream, headers
-        self._left = int(headers["content-length"])
+        self.left = int(headers["content-length"])
+        """Bytes that were announced and not read yet."""
 
     def getheader(self, name: str) -> str | None:
         """The value of a header."""
@@ -45,19 +46,19 @@ class PlainAnswer:
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer with the next bytes and say how many; fewer only at the end."""
-        count = self._stream.readinto(buffer[: self._left])
-        self._left -= count
+        count = self._stream.readinto(buffer[: self.left])
+        self.left -= count
         return count
 
     def read(self, size: int) -> bytes:
         """Give the next `size` bytes; fewer only at the end."""
-        data = self._stream.read(min(size, self._left))
-        self._left -= len(data)
+        data = self._stream.read(min(size, self.left))
+        self.left -= len(data)
         return data
 
     def isclosed(self) -> bool:
         """Whether everything has been read."""
-        return self._left == 0
+        return self.left == 0
 
 
 Answer: TypeAlias = "PlainAnswer | OtherAnswer"

@@ -42,6 +42,11 @@ class OtherAnswer:
         """Whether nothing can be asked over this connection after it."""
         return self._answer.will_close
 
+    @property
+    def left(self) -> int:
+        """Bytes that were announced and not read yet; 0 where no number was announced."""
+        return self._answer.length or 0
+
     def getheader(self, name: str) -> str | None:
         """The value of a header."""
         return self._answer.getheader(name)

@@ -95,8 +95,11 @@ class Wire:
             if answer.status != HTTPStatus.OK:
                 raise AnswerStrange(f"{about}asked for all of it, the answer is {answer.status}")
             data = answer.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise ObjectDamaged(f"{about}it is larger than {max_bytes:,} bytes")
+            if len(data) > max_bytes:
+                raise ObjectDamaged(f"{about}it is larger than {max_bytes:,} bytes")
+            # Half a manifest would be called damaged, half a signature untrusted.
+            if answer.left:
+                raise TransferCut(f"{about}the answer ended {answer.left:,} bytes early")
         return data
 
     @contextmanager

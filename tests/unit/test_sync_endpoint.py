@@ -72,8 +72,13 @@ def test_a_pull_imports_neither_minio_py_nor_tenacity() -> None:
 
 
 @contextmanager
-def serving(*answers: tuple[int, bytes]) -> Iterator[tuple[Bucket, list[str]]]:
-    """A server that gives these answers one after the other; its bucket, and what was asked."""
+def serving(
+    *answers: tuple[int, bytes] | tuple[int, bytes, int], keeps_open: bool = True
+) -> Iterator[tuple[Bucket, list[str]]]:
+    """A server that gives these answers one after the other; its bucket, and what was asked.
+
+    An answer with a third number announces so many bytes and hangs up after those that it has.
+    """
     asked: list[str] = []
     left = iter(answers)
 
@@ -86,11 +91,14 @@ def serving(*answers: tuple[int, bytes]) -> Iterator[tuple[Bucket, list[str]]]:
             if answer is None:
                 self.close_connection = True
                 return
-            status, body = answer
+            status, body, *announced = answer
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(*announced or [len(body)]))
+            if not keeps_open:
+                self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(body)
+            self.close_connection |= bool(announced)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -126,6 +134,23 @@ def test_small_objects_come_over_one_connection() -> None:
 def test_a_small_object_that_is_large_is_not_read() -> None:
     with serving((200, b"four")) as (bucket, _), pytest.raises(ObjectDamaged):
         bucket.read_small("a", 3)
+
+
+@pytest.mark.parametrize("keeps_open", [True, False], ids=["plain", "read by http.client"])
+def test_a_small_object_that_is_cut_off_is_asked_for_again(
+    keeps_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a manifest is not damaged, and half a signature is no forgery."""
+    monkeypatch.setattr("models_sync.again.FIRST_S", 0.01)
+    cut = (200, b"ha", 4)
+    with serving(cut, (200, b"half"), keeps_open=keeps_open) as (bucket, asked):
+        assert bucket.read_small("a", 4) == b"half"
+        assert len(asked) == 2
+    with (
+        serving(cut, cut, cut, keeps_open=keeps_open) as (bucket, _),
+        pytest.raises(TransferCut, match="2 bytes early"),
+    ):
+        bucket.read_small("a", 4)
 
 
 @pytest.mark.parametrize(

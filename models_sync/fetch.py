@@ -89,7 +89,11 @@ class Fetch:
         Raises:
             SyncError: the first one; what is whole is kept and recorded, the rest is resumable.
         """
-        self._reserve()
+        try:
+            self._reserve()
+        except BaseException:
+            _close(self._files)
+            raise
         self.work = Work([file for file in self._files if file.todo])
         committers = [
             threading.Thread(target=self._commit_all, name="commit", daemon=True)
@@ -322,8 +326,26 @@ class Fetch:
         for committer in committers:
             # A flush cannot be hurried; asked to stop, we do not wait for it.
             committer.join(max(0.0, deadline - time.monotonic()) if self._cancel.is_set() else None)
-        if not any(thread.is_alive() for thread in (*lanes, *committers)):
-            for file in self._files:
-                file.partial.close()
-                if file.left and file.partial.parts <= 1 and file.is_open:  # no use to go on
-                    file.partial.discard()
+        threads = [*lanes, *committers]
+        if any(thread.is_alive() for thread in threads):
+            # One that waits for the network or the disk may still write: its end is not ours to
+            # wait for, and a worker that tries again for days must not run out of descriptors.
+            threading.Thread(
+                target=_close_after, args=(threads, self._files), name="close", daemon=True
+            ).start()
+            return
+        _close(self._files)
+        for file in self._files:
+            if file.left and file.partial.parts <= 1 and file.is_open:  # no use to go on
+                file.partial.discard()
+
+
+def _close_after(threads: Sequence[threading.Thread], files: Sequence[FileInWork]) -> None:
+    for thread in threads:
+        thread.join()
+    _close(files)
+
+
+def _close(files: Sequence[FileInWork]) -> None:
+    for file in files:
+        file.partial.close()

@@ -117,16 +117,20 @@ class Partial:
         Raises:
             VolumeUnwritable: the folder may not be written.
         """
-        with named_errors(self._final):
-            try:
-                self._data_descriptor = self._create()
-            except FileNotFoundError:
-                self.final.parent.mkdir(parents=True, exist_ok=True)
-                self._data_descriptor = self._create()
-            if self._direct:
-                self._direct_descriptor = open_direct(self._part)
-            if self.parts > 1:
-                self._map_descriptor = os.open(self._map, _OPEN, 0o644)
+        try:
+            with named_errors(self._final):
+                try:
+                    self._data_descriptor = self._create()
+                except FileNotFoundError:
+                    self.final.parent.mkdir(parents=True, exist_ok=True)
+                    self._data_descriptor = self._create()
+                if self._direct:
+                    self._direct_descriptor = open_direct(self._part)
+                if self.parts > 1:
+                    self._map_descriptor = os.open(self._map, _OPEN, 0o644)
+        except BaseException:
+            self.close()
+            raise
 
     def _create(self) -> int:
         if self._is_nameless:

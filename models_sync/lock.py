@@ -106,9 +106,7 @@ class VolumeLock:
         self._released.set()
         if self.held:
             self._beater.join(POLL_S)
-            with contextlib.suppress(OSError):
-                if self._is_mine():
-                    self._path.unlink(missing_ok=True)
+            self._remove()
 
     # -- waiting --------------------------------------------------------------------------------
     def _wait_for_turn(self) -> None:
@@ -183,6 +181,13 @@ class VolumeLock:
                         eta_s=shown.eta_s,
                     )
                 )
+        # A beat that a busy disk held up may have come after the end, and put the file back.
+        self._remove()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._is_mine():
+                self._path.unlink(missing_ok=True)
 
     def _is_mine(self) -> bool:
         holder = _read(self._path)

@@ -6,11 +6,13 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 from blake3 import blake3
 
+from models_sync.atomic import replace_file
 from models_sync.check import hash_file
 from models_sync.errors import FolderElsewhere, TransferStalled, VolumeUnwritable
 from models_sync.lanes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES, Lane
@@ -151,6 +153,28 @@ def test_a_lock_that_a_full_volume_cannot_take_leaves_nothing_behind(tmp_path: P
         VolumeLock(tmp_path, lambda _: None, threading.Event()) as lock,
     ):
         assert not lock.held
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_beat_that_a_slow_disk_held_up_does_not_bring_the_lock_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever pulls next would wait for nobody."""
+    beats, go = threading.Event(), threading.Event()
+
+    def slow(path: Path, write: Any) -> None:
+        beats.set()
+        go.wait()
+        replace_file(path, write)
+
+    monkeypatch.setattr("models_sync.lock.replace_file", slow)
+    monkeypatch.setattr("models_sync.lock.BEAT_S", 0.0)
+    monkeypatch.setattr("models_sync.lock.POLL_S", 0.0)
+    with VolumeLock(tmp_path, lambda _: None, threading.Event()) as lock:
+        beats.wait()
+    assert list(tmp_path.iterdir()) == []
+    go.set()
+    lock._beater.join()
     assert list(tmp_path.iterdir()) == []
 
 

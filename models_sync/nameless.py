@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 from models_sync.atomic import partial_name
+from models_sync.state import Identity
 
 _REFUSED = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 """What systems say that have no such files; the second those that know nothing of the flag."""
@@ -30,13 +31,15 @@ def are_possible(root: Path) -> bool:
         return False
     try:
         give_name(descriptor, str(probe))
+        # Some file systems in user space give what has a name another inode: then nobody could
+        # tell our file from one that another process puts in its place (`State.note`).
+        return Identity.of(descriptor) == Identity.of(probe)
     except OSError:  # without /proc, or links
         return False
     finally:
         os.close(descriptor)
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
-    return True
 
 
 def create(folder: str) -> int:

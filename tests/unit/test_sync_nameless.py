@@ -84,6 +84,20 @@ def test_a_folder_without_such_files_takes_named_ones(tmp_path: Path, code: int)
     assert names(tmp_path) == ["a"]
 
 
+def test_where_a_name_changes_which_file_it_is_there_are_none(root: Path) -> None:
+    """Else each small file would be taken for another process's, and no pull would end well."""
+    really = nameless.give_name
+
+    def copies(descriptor: int, path: str) -> None:
+        really(descriptor, f"{path}.first")
+        Path(path).write_bytes(Path(f"{path}.first").read_bytes())
+        Path(f"{path}.first").unlink()
+
+    with mock.patch.object(nameless, "give_name", copies):
+        assert not nameless.are_possible(root)
+    assert list(root.iterdir()) == []
+
+
 def test_where_no_name_can_be_given_later_there_are_none(tmp_path: Path) -> None:
     with mock.patch("os.link", side_effect=PermissionError(errno.EPERM, "not here")):
         assert not nameless.are_possible(tmp_path)

@@ -104,7 +104,9 @@ def _npz_arrays(path: Path) -> dict[str, Array | None]:
                 with archive.open(member) as file:
                     found[member.removesuffix(".npy")] = _npy_array(file)
             return found
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except (OSError, PickleRefused):
+        raise
+    except Exception as error:  # a damaged archive raises nearly anything
         raise NotABodyModel(f"{path.name} is no .npz of arrays: {error}") from error
 
 

@@ -171,7 +171,9 @@ def _digest_all(files: Mapping[str, Path], meter: WorkMeter) -> dict[str, Digest
             known[name] = digest(path, meter.advance)
             meter.file_done()
     except OSError as error:
-        raise SourceUnusable(f"{error.filename or ''}{error}") from error
+        # What we raise ourselves, `FileChanged`, is a sentence; the system's has two parts.
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise SourceUnusable(said) from error
     return known
 
 

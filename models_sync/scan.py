@@ -33,15 +33,15 @@ def scan(folder: Path, sources: Collection[str]) -> tuple[dict[str, Path], tuple
                 files[refuse_unsafe(name)] = path
             else:
                 ignored.append(name)
+        if not files:
+            wanted = ", ".join(CATALOG[name].prefix for name in sources)
+            raise SourceUnusable(f"{folder} holds no file below {wanted}")
+        refuse_collisions(files)
+        for path in files.values():
+            if path.suffix.lower() in PICKLE_SUFFIXES:
+                refuse_unsafe_pickle(path)
     except OSError as error:
         raise SourceUnusable(f"{error.filename}: {error.strerror}") from error
-    if not files:
-        wanted = ", ".join(CATALOG[name].prefix for name in sources)
-        raise SourceUnusable(f"{folder} holds no file below {wanted}")
-    refuse_collisions(files)
-    for path in files.values():
-        if path.suffix.lower() in PICKLE_SUFFIXES:
-            refuse_unsafe_pickle(path)
     return files, tuple(ignored)
 
 

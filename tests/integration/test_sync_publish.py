@@ -415,6 +415,17 @@ def test_a_folder_that_holds_nothing_to_publish_is_named(bench: Bench, tmp_path:
         bench.publish()
 
 
+@pytest.mark.parametrize("name", ["pixie/SMPLX_to_J14.pkl", "pixie/pixie_model.tar"])
+def test_a_link_that_leads_nowhere_is_named(bench: Bench, name: str) -> None:
+    path = bench.write(name, b"")
+    path.unlink()
+    path.symlink_to(bench.source / "gone")
+    with pytest.raises(SourceUnusable) as refused:
+        bench.publish()
+    assert refused.value.message == f"{path}: No such file or directory"
+    assert bench.names() == set()
+
+
 def test_hidden_files_are_left_and_foreign_ones_are_told(bench: Bench) -> None:
     bench.write("README.txt", b"hello")
     bench.write("pixie/.DS_Store", b"x")

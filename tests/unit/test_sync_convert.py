@@ -280,6 +280,23 @@ def test_a_file_that_is_no_npz_is_named(tmp_path: Path, content: bytes) -> None:
         convert_smplx(path, tmp_path / "out.npz")
 
 
+@pytest.mark.parametrize("flipped", [0xFF, 0x01])
+def test_an_npz_with_any_damaged_byte_is_named_or_read_and_no_crash(
+    tmp_path: Path, flipped: int
+) -> None:
+    path = tmp_path / "SMPLX_NEUTRAL.npz"
+    np.savez_compressed(path, f=np.arange(40), v_template=RNG.random(8))
+    whole, said = path.read_bytes(), list[str]()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ flipped]) + whole[at + 1 :])
+        try:
+            read_arrays(path)
+        except NotABodyModel as error:
+            said.append(error.message)
+    assert len(said) > len(whole) / 2
+    assert all("SMPLX_NEUTRAL.npz" in message for message in said)
+
+
 def test_what_a_body_lacks_is_named_and_no_file_is_written(tmp_path: Path) -> None:
     model = body()
     del model["weights"], model["f"]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from models_sync.atomic import OUR_PREFIX, cannot_write, partial_name, replace_file
 from models_sync.convert import PICKLE_SUFFIXES, Converted, convert_smplx, refuse_unsafe_pickle
@@ -99,7 +99,7 @@ def place(settings: PlaceSettings, *, copy: bool = False) -> PlaceReport:
         PlacementBlocked: something else lies at a target; it was left as it is.
         PlacementMissing: a file is not in its place, and the place is read-only.
         VolumeOfAnotherUser: the place belongs to another user; the message has the command.
-        VolumeUnwritable: the place is full or damaged.
+        VolumeUnwritable: the place is full or damaged, or a file may not be read.
         PickleRefused, NotABodyModel: a pickle is not what it should be.
     """
     root, wanted = settings.local_root, settings.source_names()
@@ -161,19 +161,22 @@ def _convert_pickles(folder: Path, skipped: list[str]) -> Iterator[Converted]:
 
 # ---------------------------------------------------------------- one file
 def _place_file(source: Path, target: Path, root: Path, *, copy: bool) -> Placed:
-    if source.suffix.lower() in PICKLE_SUFFIXES:
-        refuse_unsafe_pickle(source)
-    ledger = Ledger(target.parent)
-    if _is_in_place(source, target, ledger):
-        return Placed(source, target, How.THERE)
-    _refuse_to_overwrite(source, target, root, ledger)
     try:
+        if source.suffix.lower() in PICKLE_SUFFIXES:
+            refuse_unsafe_pickle(source)
+        ledger = Ledger(target.parent)
+        if _is_in_place(source, target, ledger):
+            return Placed(source, target, How.THERE)
+        _refuse_to_overwrite(source, target, root, ledger)
         if not copy and _link(source, target):
             return Placed(source, target, How.LINKED)
         _copy(source, target)
         ledger.record(target, source)
     except VolumeReadOnly as error:
         raise PlacementMissing(f"{target} is not there, and {error.message}") from error
+    except OSError as error:  # what cannot be written has its name by now
+        said = f"{error.filename or source} cannot be read: {error.strerror or error}"
+        raise VolumeUnwritable(said) from error
     return Placed(source, target, How.COPIED)
 
 
@@ -217,12 +220,8 @@ def _link(source: Path, target: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy, read back and compare."""
-
-    def write(file: IO[bytes]) -> None:
-        with source.open("rb") as origin:
-            shutil.copyfileobj(origin, file, _CHUNK_BYTES)
-
-    replace_file(target, write)
+    with source.open("rb") as origin:
+        replace_file(target, lambda file: shutil.copyfileobj(origin, file, _CHUNK_BYTES))
     if not _same_bytes(source, target):
         target.unlink()
         raise VolumeUnwritable(f"{target} could be written and reads back differently")

@@ -316,6 +316,27 @@ def test_a_pickle_that_vendor_code_would_run_is_not_placed(places: Places) -> No
         place(places)
 
 
+@pytest.mark.parametrize(("name", "copy"), [("SMPLX_to_J14.pkl", False), ("a.tar", True)])
+def test_a_file_that_may_not_be_read_is_named(
+    places: Places, monkeypatch: pytest.MonkeyPatch, name: str, copy: bool
+) -> None:
+    """Somebody else's, say: who may not read it is told so, not that its place is read-only."""
+    file = places.local_root / "pixie" / name
+    file.write_bytes(pickle.dumps({}))
+    really = Path.open
+
+    def refuse(path: Path, *mode: Any, **more: Any) -> Any:
+        if path == file:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really(path, *mode, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(VolumeUnwritable) as refused:
+        place(places, copy=copy)
+    assert type(refused.value) is VolumeUnwritable
+    assert refused.value.message == f"{file} cannot be read: Permission denied"
+
+
 def model(scale: float) -> bytes:
     names = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
     return pickle.dumps({name: np.full(3, scale) for name in names}, 2)

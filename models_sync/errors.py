@@ -2,7 +2,7 @@
 
     SyncError
      ├─ SyncSettingsError   a MODEL_SYNC_* variable is missing or wrong
-     ├─ BucketRefused       the key is wrong, expired or may not read here
+     ├─ BucketRefused       the key is wrong, expired or may not do this
      │   └─ ClockWrong      the server does not believe our clock
      ├─ BucketUnreachable   no answer, or an answer that is no S3
      │   ├─ AnswerStrange   something between us and the bucket answers in its place
@@ -63,12 +63,13 @@ class SyncSettingsError(SyncError):
 
 
 class BucketRefused(SyncError):
-    """The bucket refused to be read with this key."""
+    """The bucket refused what was asked with this key."""
 
     exit_code = 3
     advice = (
         "Check MODEL_SYNC_MINIO_ACCESS_KEY and MODEL_SYNC_MINIO_SECRET_KEY, and that the user's "
-        "policy allows s3:ListBucket and s3:GetObject on these prefixes."
+        "policy allows s3:ListBucket and s3:GetObject on these prefixes; to publish, s3:PutObject "
+        "too, and s3:DeleteObject for --mirror."
     )
 
 
@@ -141,7 +142,7 @@ class UnsafeKey(SyncError):
     """An object's name cannot be a file here."""
 
     exit_code = 5
-    advice = "Rename the object in the bucket; nothing was downloaded."
+    advice = "Rename the file or object that is named; nothing was sent or fetched."
 
 
 class ObjectDamaged(SyncError):
@@ -209,8 +210,8 @@ class VolumeFull(VolumeUnwritable):
     """The volume has too little space for what is missing."""
 
     advice = (
-        "Nothing was downloaded. Free space, enlarge the volume or shorten MODEL_SYNC_SOURCES; a "
-        "file that is replaced needs room beside the old one."
+        "What arrived whole is kept. Free space, enlarge the volume or shorten MODEL_SYNC_SOURCES; "
+        "a file that is replaced needs room beside the old one."
     )
 
 

@@ -17,7 +17,7 @@ from models_sync.names import refuse_unsafe
 from models_sync.settings import VolumeSettings
 from models_sync.state import State
 from models_sync.verify import kept_manifest
-from models_sync.volume import stale_partials
+from models_sync.volume import refuse_elsewhere, stale_partials
 
 STALE_AFTER_S = 24 * 3600.0
 """A partial file that nobody wrote to for a day: its pull was given up, not interrupted."""
@@ -86,13 +86,12 @@ def prune(settings: VolumeSettings, plan: PrunePlan) -> None:
     """Remove what `plan` names, and folders that it leaves empty.
 
     Raises:
-        UnsafeKey: a file is not on the volume, and nothing was removed from there on.
+        FolderElsewhere: a file is not on the volume, and nothing was removed from there on.
         VolumeUnwritable: the volume cannot be written.
     """
     root = settings.local_root
     for file in plan.remove:
-        if not file.path.parent.resolve().is_relative_to(root.resolve()):
-            raise UnsafeKey(f"{file.path} is not below {root}")  # a folder became a link meanwhile
+        refuse_elsewhere(root, file.path.parent)  # it may have become a link meanwhile
         try:
             file.path.unlink(missing_ok=True)
         except OSError as error:

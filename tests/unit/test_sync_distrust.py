@@ -17,6 +17,7 @@ from models_sync import signing
 from models_sync.bucket import Bucket
 from models_sync.endpoint import host_of
 from models_sync.errors import (
+    FolderElsewhere,
     ManifestOlder,
     SyncSettingsError,
     UnsafeKey,
@@ -134,7 +135,7 @@ def test_a_folder_that_became_a_link_since_the_plan_is_not_followed(tmp_path: Pa
     volume, theirs = outside(tmp_path)
     (volume / "smplx").symlink_to(theirs.parent)
     planned = Removable(volume / "smplx" / theirs.name, 7, "no longer published")
-    with pytest.raises(UnsafeKey):
+    with pytest.raises(FolderElsewhere):
         prune(settings(volume), PrunePlan((planned,), (), ()))
     assert theirs.exists()
 

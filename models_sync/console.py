@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from models_sync.errors import Interrupted, SyncError
@@ -20,6 +20,7 @@ GRACE_S = 1.5
 """How long work may take to stop: RunPod's SIGKILL comes 5 s after SIGTERM, and an upload that
 waits for the network hears nothing.  Being killed at any moment loses nothing that was whole."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOPPED = "Stopped; what has arrived is kept. Run again to go on."
 
 
 def size_text(count: float) -> str:
@@ -77,8 +78,10 @@ def stoppable() -> Iterator[threading.Event]:
     received: list[int] = []
 
     def give_up(code: int) -> None:
-        if wants_json() and not said.is_set():  # past buffers whose lock the work may hold
-            os.write(1, f"{json.dumps(as_object(Interrupted()))}\n".encode())
+        if not said.is_set():
+            if wants_json():
+                _write(1, json.dumps(as_object(Interrupted())))
+            _write(2, _STOPPED)
         os._exit(code)
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -97,7 +100,7 @@ def stoppable() -> Iterator[threading.Event]:
         said.set()
         if wants_json():
             print_json(as_object(error))
-        say("Stopped; what has arrived is kept. Run again to go on.", err=True)
+        say(_STOPPED, err=True)
         raise SystemExit(128 + received[0] if received else error.exit_code) from None
     finally:
         for number, handler in before.items():
@@ -177,6 +180,12 @@ def wants_json() -> bool:
 def say(text: str, *, err: bool = False) -> None:
     """Print a line at once, on stdout or stderr."""
     print(text, file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def _write(descriptor: int, line: str) -> None:
+    """Write a line past buffers, whose lock the work may hold, whether or not anyone reads it."""
+    with suppress(OSError):
+        os.write(descriptor, f"{line}\n".encode())
 
 
 def print_json(value: object) -> None:

@@ -81,7 +81,10 @@ def test_progress_of_threads_is_told_a_few_times_a_second_and_at_the_end() -> No
     assert seen[-1].eta_s == 0.0
 
 
-def test_work_that_hears_nothing_is_ended_within_two_seconds() -> None:
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_work_that_hears_nothing_is_ended_within_two_seconds_whoever_reads(
+    words: list[str],
+) -> None:
     script = (
         "import time; from models_sync.console import stoppable\n"
         "with stoppable():\n"
@@ -89,14 +92,22 @@ def test_work_that_hears_nothing_is_ended_within_two_seconds() -> None:
         "    time.sleep(60)\n"
         "    time.sleep(60)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == "working\n"
+    assert process.stderr is not None
+    with process.stderr:
+        with process.stdout:
+            assert process.stdout.readline() == "working\n"
         asked_at = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 143
-    assert time.monotonic() - asked_at < 2.0
+        assert time.monotonic() - asked_at < 2.0
+        assert process.stderr.read() == "Stopped; what has arrived is kept. Run again to go on.\n"
 
 
 ROOT = Path(__file__).resolve().parents[2]

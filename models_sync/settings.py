@@ -46,7 +46,14 @@ _OTHERS_NAMES = {
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("must be text")
-    return value
+    return value.strip()  # a secret that comes from a file ends in a new line
+
+
+def _name(value: Any) -> str:
+    name = _text(value)
+    if not name or not name.isprintable():
+        raise ValueError("is blank" if not name else "has characters that cannot be seen")
+    return name
 
 
 def _truth(value: Any) -> bool:
@@ -84,7 +91,7 @@ def _seconds(value: Any) -> float:
 
 def _key_or_none(value: Any) -> str | None:
     # A secret that was mounted empty must not switch the check of signatures off.
-    if value and not _text(value).replace(",", "").strip():
+    if value and not _text(value).replace(",", ""):
         raise ValueError("is blank; leave it out where no signature is asked for")
     return value or None
 
@@ -100,7 +107,7 @@ def _known_sources(value: Any) -> str:
 
 def _host_only(value: Any) -> str:
     # Any other scheme would be one without TLS, whatever MODEL_SYNC_MINIO_SECURE says.
-    found = _ENDPOINT.fullmatch(_text(value).strip())
+    found = _ENDPOINT.fullmatch(_text(value))
     if found is None or int(found["port"] or 0) >= 1 << 16:
         raise ValueError("must be host or host:port, optionally with http:// or https://")
     scheme = f"{found['scheme'].lower()}://" if found["scheme"] else ""
@@ -199,11 +206,11 @@ class SyncSettings(VolumeSettings):
         _host_only, "host[:port] of the S3 server", example="s3.shop.eu"
     )
     minio_secure: bool = _variable(_truth, "speak TLS to it", default=True)
-    minio_bucket: str = _variable(_text, "the private bucket", "tryfitted-models")
+    minio_bucket: str = _variable(_name, "the private bucket", "tryfitted-models")
     minio_access_key: str = _variable(
-        _text, "a read-only user's key", example="models-reader", secret=True
+        _name, "a read-only user's key", example="models-reader", secret=True
     )
-    minio_secret_key: str = _variable(_text, "its secret", example="(32 characters)", secret=True)
+    minio_secret_key: str = _variable(_name, "its secret", example="(32 characters)", secret=True)
     connections: int = _variable(
         _count_up_to(64), "connections at once; 0 finds out how many help", 0
     )

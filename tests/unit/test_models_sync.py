@@ -214,6 +214,30 @@ def test_a_secret_is_in_no_repr_and_no_error(monkeypatch: pytest.MonkeyPatch) ->
     assert "hunter2" not in str(caught.value)
 
 
+def test_keys_and_names_are_trimmed_as_the_workers_are() -> None:
+    """A secret that comes from a file ends in a new line, which would end a header."""
+    read = SyncSettings.load(
+        minio_endpoint="s3.test\n",
+        minio_access_key="reader\n",
+        minio_secret_key=" a+b/c= \n",
+        minio_bucket="models ",
+        prefix=" production\n",
+    )
+    assert (read.minio_access_key, read.minio_secret_key) == ("reader", "a+b/c=")
+    assert (read.minio_endpoint, read.minio_bucket) == ("s3.test", "models")
+    assert read.bucket_root == "production/"
+
+
+@pytest.mark.parametrize("wrong", [" ", "\n", "two\nlines"])
+@pytest.mark.parametrize("name", ["minio_access_key", "minio_secret_key", "minio_bucket"])
+def test_a_key_that_is_none_is_named_and_not_shown(name: str, wrong: str) -> None:
+    given = {"minio_endpoint": "s3.test", "minio_access_key": "a", "minio_secret_key": "b"}
+    with pytest.raises(SyncSettingsError) as refused:
+        SyncSettings.load(**given | {name: wrong})
+    assert f"MODEL_SYNC_{name.upper()}: " in refused.value.message
+    assert "two" not in refused.value.message
+
+
 def test_sources_become_prefixes_below_the_configured_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,26 +10,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from models_sync.errors import VolumeOfAnotherUser, VolumeReadOnly, VolumeUnwritable
-
-OUR_PREFIX = ".models-sync"
-"""Files whose names begin so are ours: records and partial files, never anyone's weights."""
-PARTIAL_PREFIX = f"{OUR_PREFIX}-"
-PARTIAL_SUFFIX = ".part"
+from models_sync.names import OWN_PREFIX
 
 
 def partial_name(path: Path) -> Path:
-    """A name beside `path` that no other writer has."""
-    return path.with_name(f"{PARTIAL_PREFIX}{os.urandom(16).hex()}{PARTIAL_SUFFIX}")
-
-
-def is_partial(name: str) -> bool:
-    """Whether a file's name is one that `partial_name` gave."""
-    middle = name.removeprefix(PARTIAL_PREFIX).removesuffix(PARTIAL_SUFFIX)
-    return (
-        len(name) == len(PARTIAL_PREFIX) + 32 + len(PARTIAL_SUFFIX)
-        and name == f"{PARTIAL_PREFIX}{middle}{PARTIAL_SUFFIX}"
-        and all(char in "0123456789abcdef" for char in middle)
-    )
+    """A name beside `path` that no other writer has; `names.is_own_leftover` knows it."""
+    return path.with_name(f"{OWN_PREFIX}-{os.urandom(16).hex()}.part")
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

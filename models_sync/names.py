@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from models_sync.errors import UnsafeKey
 
 OWN_PREFIX = ".models-sync"
-"""What we write beside the weights (state, lock, partial files) starts so."""
+"""What we write beside the weights (state, lock, partial files) starts so, and nobody's weights."""
 _LEFTOVER = re.compile(r"\.models-sync-[0-9a-f]{32}\.(part|map)")
 _PART_BYTES = 255
 """NAME_MAX of Linux' file systems; our own names beside a file are shorter."""

@@ -30,7 +30,7 @@ from models_sync import nameless
 from models_sync.direct import open_direct, write_direct
 from models_sync.errors import PartialLost
 from models_sync.manifest import PART_BYTES, part_count
-from models_sync.names import is_own_leftover
+from models_sync.names import OWN_PREFIX, is_own_leftover
 from models_sync.remote import RemoteObject
 from models_sync.state import Identity
 from models_sync.volume import named_errors
@@ -40,7 +40,7 @@ DIRECT_BYTES = 1 << 20
 """Files as large as this go past the page cache, in one part or in many: 300 of this size took a
 third less time and half the processor so; of 64 KiB it gained nothing (docs/decisions/0016)."""
 _NOTHING = bytes(DIGEST_BYTES)
-_PREFIX = ".models-sync-"
+_PREFIX = f"{OWN_PREFIX}-"
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 """A link in the place of a file of ours was put there by somebody: it is an error, not a way."""
 

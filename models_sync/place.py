@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from models_sync.atomic import OUR_PREFIX, cannot_write, partial_name, replace_file
+from models_sync.atomic import cannot_write, partial_name, replace_file
 from models_sync.convert import PICKLE_SUFFIXES, Converted, convert_smplx, refuse_unsafe_pickle
 from models_sync.errors import (
     PlacementBlocked,
@@ -29,6 +29,7 @@ from models_sync.errors import (
     VolumeUnwritable,
 )
 from models_sync.ledger import Ledger
+from models_sync.names import OWN_PREFIX
 
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What symlink(2) answers on file systems without links."""
@@ -132,7 +133,7 @@ def place(settings: PlaceSettings, *, copy: bool = False) -> PlaceReport:
 def _files(folder: Path) -> Iterator[Path]:
     """Files below a folder, in order, without those that we keep for ourselves."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith(OUR_PREFIX):
+        if path.is_file() and not path.name.startswith(OWN_PREFIX):
             yield path
 
 

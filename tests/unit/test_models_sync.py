@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from models_sync.atomic import partial_name
 from models_sync.cli import main
 from models_sync.errors import ManifestInvalid, SyncSettingsError, UnsafeKey
 from models_sync.manifest import Manifest, ManifestFile
-from models_sync.names import refuse_collisions, refuse_unsafe
+from models_sync.names import is_own_leftover, refuse_collisions, refuse_unsafe
 from models_sync.plan import Trust, Wanted, make_plan
 from models_sync.remote import RemoteObject
 from models_sync.settings import SyncSettings
-from models_sync.state import State
+from models_sync.state import STATE_FILE, State
 
 
 def remote(path: str, content: bytes = b"12345", etag: str = "e1") -> RemoteObject:
@@ -115,6 +116,12 @@ def test_a_plan_with_a_manifest_hashes_here_before_it_fetches(tmp_path: Path) ->
 def test_a_name_that_is_no_plain_relative_path_is_refused(path: str) -> None:
     with pytest.raises(UnsafeKey):
         refuse_unsafe(path)
+
+
+def test_what_a_killed_write_leaves_is_known_by_its_name() -> None:
+    assert is_own_leftover(partial_name(Path("smplx/a.npz")).name)
+    assert not is_own_leftover(STATE_FILE)
+    assert not is_own_leftover("a.npz.part")
 
 
 @pytest.mark.parametrize("path", ["a", "smplx/..a", "smplx/a b (1).npz", "smplx/.hidden", "ä/ö"])

@@ -10,7 +10,7 @@ from models_sync.errors import UnsafeKey
 
 OWN_PREFIX = ".models-sync"
 """What we write beside the weights (state, lock, partial files) starts so, and nobody's weights."""
-_LEFTOVER = re.compile(r"\.models-sync-[0-9a-f]{32}\.(part|map)")
+_LEFTOVER = re.compile(r"\.models-sync(-[0-9a-f]{32}\.(part|map)|\.lock\.[0-9a-f]{32})")
 _PART_BYTES = 255
 """NAME_MAX of Linux' file systems; our own names beside a file are shorter."""
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -64,5 +64,5 @@ def refuse_collisions(paths: Iterable[str]) -> None:
 
 
 def is_own_leftover(name: str) -> bool:
-    """Whether a file's name is that of a partial file of ours, or of its map."""
+    """Whether a file's name is that of a partial file of ours, of its map, or of a lock to be."""
     return name.startswith(OWN_PREFIX) and _LEFTOVER.fullmatch(name) is not None

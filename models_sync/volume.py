@@ -89,7 +89,7 @@ def _name(path: Path, error: OSError) -> VolumeUnwritable:
 
 
 def stale_partials(root: Path, older_than_s: float) -> list[tuple[Path, int]]:
-    """Partial files and their maps below `root` that nobody has written for so long, and sizes."""
+    """What killed processes left below `root` that nobody has written for so long, and sizes."""
     found = []
     deadline = time.time() - older_than_s
     for folder, _, names in os.walk(root):

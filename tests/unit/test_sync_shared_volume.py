@@ -23,7 +23,7 @@ from models_sync.remote import RemoteObject
 from models_sync.settings import VolumeSettings
 from models_sync.state import Identity, State, keep_manifest
 from models_sync.verify import verify_full, verify_quick
-from models_sync.volume import refuse_elsewhere
+from models_sync.volume import refuse_elsewhere, stale_partials
 
 SIZE = 3 * PART_BYTES + 5
 LARGE = RemoteObject("sam3d/a", "sam3d/a", SIZE, "e1")
@@ -176,6 +176,17 @@ def test_a_beat_that_a_slow_disk_held_up_does_not_bring_the_lock_back(
     go.set()
     lock._beater.join()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_of_a_lock_by_who_was_killed_while_taking_it_can_be_pruned(
+    tmp_path: Path,
+) -> None:
+    with mock.patch.object(Path, "unlink"):
+        lock = VolumeLock(tmp_path, lambda _: None, threading.Event())
+        assert lock._create()
+    left = {path.name for path in tmp_path.iterdir()} - {LOCK_FILE}
+    assert {path.name for path, _ in stale_partials(tmp_path, 0.0)} == left
+    assert len(left) == 1
 
 
 def test_a_lock_with_text_for_numbers_is_a_damaged_one(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
      │   └─ ClockWrong      the server does not believe our clock
      ├─ BucketUnreachable   no answer, or an answer that is no S3
      │   ├─ AnswerStrange   something between us and the bucket answers in its place
+     │   │   └─ CertificateUntrusted  the server's certificate proves nothing to us
      │   ├─ HostUnknown     its name cannot be resolved
      │   ├─ BucketBusy      it asks us to come back later (503)
      │   ├─ TransferCut     the connection ended before the bytes did
@@ -92,6 +93,16 @@ class AnswerStrange(BucketUnreachable):
     advice = (
         "Look at what lies between: a proxy that strips Range, a login page, a wrong port. "
         "MODEL_SYNC_MINIO_ENDPOINT must reach the S3 server itself."
+    )
+
+
+class CertificateUntrusted(AnswerStrange):
+    """The certificate of the bucket's server is not one that is trusted here."""
+
+    advice = (
+        "Name a PEM file with the authority that signed it in SSL_CERT_FILE, and the server in "
+        "MODEL_SYNC_MINIO_ENDPOINT as its certificate does. If neither is wrong, somebody else "
+        "answers in its place."
     )
 
 

@@ -21,6 +21,7 @@ from models_sync.endpoint import CONNECT_S, Endpoint, authorities
 from models_sync.errors import (
     AnswerStrange,
     BucketUnreachable,
+    CertificateUntrusted,
     HostUnknown,
     ObjectDamaged,
     TransferCut,
@@ -143,7 +144,7 @@ class Wire:
             new = socket.create_connection((host, port), CONNECT_S)
             new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if url.scheme == "https":
-                new = authorities().wrap_socket(new, server_hostname=host)
+                new = _with_tls(new, host, about)
         except socket.gaierror as error:
             raise HostUnknown(f"{about}{host}: {error.strerror}") from error
         except OSError as error:
@@ -153,6 +154,15 @@ class Wire:
             new.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AHEAD_BYTES)
         self._socket = new
         return new
+
+
+def _with_tls(connected: socket.socket, host: str, about: str) -> socket.socket:
+    import ssl  # noqa: PLC0415 - only who speaks TLS needs it
+
+    try:
+        return authorities().wrap_socket(connected, server_hostname=host)
+    except ssl.SSLCertVerificationError as error:
+        raise CertificateUntrusted(f"{about}{error.verify_message}") from error
 
 
 @cache

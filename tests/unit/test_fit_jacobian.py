@@ -130,6 +130,34 @@ def test_pose_correctives_move_the_skin_but_not_the_keypoints(shape: Articulated
     assert (edges.points(corrected) - edges.points(plain)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("corrected", [False, True], ids=["plain", "pose correctives"])
+def test_autograd_follows_all_vertices(shape: ArticulatedShape, corrected: bool) -> None:
+    device = shape.template.device
+    betas, transl = randoms(device, NUM_BETAS), randoms(device, 2, 3)
+    local = rotation_matrices(randoms(device, 2, BODY_JOINTS, 3, scale=0.4))
+    rotations, offsets = shape.global_rotations(local), None
+    if corrected:
+        offsets = randoms(device, 2, len(shape.template), 3, scale=0.01)
+
+    def vertices(*moved: Tensor) -> Tensor:
+        return shape.vertices(shape.posed(*moved, offsets))
+
+    inputs = (betas, rotations, transl)
+    for tensor in inputs:
+        tensor.requires_grad_(True)
+    along = randoms(device, 2, len(shape.template), 3)
+    gradients = torch.autograd.grad((vertices(*inputs) * along).sum(), inputs)
+    with torch.no_grad():
+        for row, gradient in enumerate(gradients):
+            step = 1e-6 * randoms(device, *gradient.shape)
+            there, back = (
+                vertices(*(x + sign * step if i == row else x for i, x in enumerate(inputs)))
+                for sign in (1, -1)
+            )
+            found = (there - back).mul(along).sum() / 2.0
+            torch.testing.assert_close((gradient * step).sum(), found, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_stature_is_the_height_of_the_whole_body(shape: ArticulatedShape, seed: int) -> None:
     betas = 2.0 * randoms(shape.template.device, NUM_BETAS + seed)[:NUM_BETAS]

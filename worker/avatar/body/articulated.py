@@ -185,8 +185,10 @@ class ArticulatedShape(torch.nn.Module):
         # takes four times as long.
         motions = posed.motions().permute(0, 1, 3, 2)
         blended = motions.reshape(-1, motions.shape[3]) @ self._weights_by_joint
-        *turned, columns = blended.view(*motions.shape[:3], -1).unbind(dim=1)
-        for axis in range(3):
+        *turned, carried = blended.view(*motions.shape[:3], -1).unbind(dim=1)
+        # Not in place into `blended`, whose other rows autograd keeps for the derivative by betas.
+        columns = torch.addcmul(carried, turned[0], rest[..., 0, None, :])
+        for axis in (1, 2):
             columns.addcmul_(turned[axis], rest[..., axis, None, :])
         return columns.mT
 

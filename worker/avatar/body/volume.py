@@ -26,8 +26,13 @@ class RestVolume:
     along x; the sum of a·(b×c)/6 (Zhang and Chen, "Efficient feature extraction for 2D/3D objects
     in mesh representation", 2001) is the same on closed meshes and half as much work again here.
 
+    A hole counts as its x times its area as seen along x.  So holes that look along y or z, as
+    SMPL-X's eyes nearly do, take nothing away, wherever the template stands: where eyes
+    of 3 cm across are cut out of the free body 0.01 l are missing, and 0.35 l by the other sum
+    when it stands a metre ahead.
+
     Args:
-        shape: the body, whose surface is closed.
+        shape: the body; closed, or with holes that look along y or z.
     """
 
     def __init__(self, shape: ArticulatedShape) -> None:

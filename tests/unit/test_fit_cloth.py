@@ -217,7 +217,7 @@ def test_skin_takes_sleeves_off_arms_but_never_anything_off_trunk_and_legs() -> 
     assert float(closet.may_be_bare[legs_and_trunk].max()) < 0.06
 
 
-def _outline(points: ViewName, bare: float) -> tuple[ImageTargets, FitState, torch.Tensor]:
+def _outline(bare: float) -> tuple[ImageTargets, FitState, torch.Tensor]:
     """Edges down an arm, and a state in which something is worn."""
     shape, closet = _shape(Gender.MALE), wardrobe(_shape(Gender.MALE), Gender.MALE, 1.0)
     arm = torch.nonzero(shape.weights[:, 18] > 0.95)[:40, 0].numpy()
@@ -240,13 +240,13 @@ def _outline(points: ViewName, bare: float) -> tuple[ImageTargets, FitState, tor
         torch.linspace(0.0, 0.02, closet.modes.shape[1], dtype=like.dtype),
     )
     clothing = Clothing(skin_regions(shape), closet, closet.folds_m({}, {}))
-    targets = outline_targets(shape, [matches], state, [points], clothing)
+    targets = outline_targets(shape, [matches], state, [ViewName.FRONT], clothing)
     return targets, state, like.new_tensor([[400.0, 400.0]])
 
 
 def test_bare_arms_wear_nothing() -> None:
-    dressed, _, _ = _outline(ViewName.FRONT, 0.0)
-    bare, _, _ = _outline(ViewName.FRONT, 1.0)
+    dressed, _, _ = _outline(0.0)
+    bare, _, _ = _outline(1.0)
     assert dressed.worn is not None
     assert bare.worn is not None
     assert float(dressed.worn.abs().max()) > 0.1
@@ -254,7 +254,7 @@ def test_bare_arms_wear_nothing() -> None:
 
 
 def test_derivatives_by_what_is_worn_are_those_of_the_residuals() -> None:
-    targets, state, centre = _outline(ViewName.FRONT, 0.0)
+    targets, state, centre = _outline(0.0)
     targets = replace(targets, outlier=1e9)  # no robust weights: those are held still in a step
     shape = _shape(Gender.MALE)
     turned = torch.tensor(priors.FITTED_JOINTS)
@@ -302,7 +302,7 @@ def test_derivatives_of_marked_keypoints_are_those_of_the_residuals(case: Case) 
     assert targets.marked is not None
     assert not torch.equal(targets.marked[0], torch.eye(46, dtype=torch.float64))
     targets = replace(targets, outlier=1e9)  # no robust weights: those are held still in a step
-    _, state, _ = _outline(ViewName.FRONT, 0.0)
+    _, state, _ = _outline(0.0)
     centre = shape.template.new_tensor([evidence.centre_px])
     turned = torch.tensor(priors.FITTED_JOINTS)
     rows = targets.rows(state, state.posed(shape), centre, turned)

@@ -157,10 +157,8 @@ class ArticulatedShape(torch.nn.Module):
         """
         rest = self.joint_template + self.joint_shapedirs @ betas
         above = [max(parent, 0) for parent in self.parents]
-        bones, bones_by_betas = (
-            rest - rest[above],
-            self.joint_shapedirs - (self.joint_shapedirs[above]),
-        )
+        bones = rest - rest[above]
+        bones_by_betas = self.joint_shapedirs - self.joint_shapedirs[above]
         carriers = self.parent_rotations(rotations)
         steps = torch.einsum("bjac,jc->bja", carriers, bones)
         steps[:, 0] = rest[0] + transl

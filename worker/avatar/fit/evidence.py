@@ -129,8 +129,8 @@ def _uncorrelated(covariance: Float64Array, seen: BoolArray) -> Float64Array:
     sigma = np.sqrt(np.diag(covariance))
     both = np.outer(seen, seen) | np.eye(len(seen), dtype=bool)
     correlation = np.where(both, covariance / np.outer(sigma, sigma), 0.0)
-    # By torch, which keeps to one thread: numpy's library takes all, and beside other work its
-    # threads waited for each other for 16 ms instead of 0.2.
+    # By torch, which the pipeline holds to one thread: numpy's library takes all, and beside other
+    # work its threads waited for each other for 16 ms instead of 0.2.
     values, vectors = torch.linalg.eigh(torch.from_numpy(correlation))
     root: Float64Array = ((vectors / values.sqrt()) @ vectors.mT).numpy()
     return root

@@ -50,7 +50,8 @@ def looks_left(observation: Observation) -> bool:
     """Whether the person looks to the left of the image rather than to its right.
 
     Said by where face and toes lie beside ears and heels, as far as they are seen.  An observation
-    and its mirror image never agree on it.
+    and its mirror image disagree on it where head or feet are seen, both their front and their
+    back; of whom neither is, everybody looks to the right.
     """
     x, seen = observation.keypoints[:, 0], observation.keypoints[:, 2] > SEEN_CONFIDENCE
     ahead = sum(

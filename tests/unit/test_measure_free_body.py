@@ -154,6 +154,14 @@ def test_a_level_section_below_the_crotch_is_one_leg_and_well_above_it_both(
             assert (outline[:, 0].min() < -0.05) == both
 
 
+def test_a_throat_that_stands_out_is_no_neck_of_its_own(people: Population) -> None:
+    pointed = crowd(people.gender)[0][0].copy()
+    pointed[people.measurer.landmarks.neck_front] += (0.0, 0.04, 0.01)
+    found = people.measurer.measure(pointed)
+    low, high = SHARE_OF_STATURE["neckCm"]
+    assert low < found["neckCm"] / found["heightCm"] < high
+
+
 def test_more_fat_means_longer_tapes(people: Population) -> None:
     direction = fatter(people)
     steps = [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from worker.avatar.measure import LANDMARKS
 from worker.avatar.measure.landmarks import from_mapping
-from worker.avatar.measure.sections import Surface
+from worker.avatar.measure.sections import Bone, Surface
 from worker.avatar.measure.tape import Tape, fullest, girth, narrowest, plane_basis, polyline
 from worker.errors import FitFailed, ModelInvalid
 
@@ -71,6 +71,20 @@ def test_of_two_outlines_the_near_one_is_taken() -> None:
     for place, radius in (((0.0, 0, 0), 0.2), ((1.0, 0, 0), 0.1)):
         points = whole(pair).section_near(pair.vertices, heights, 0.001, np.array(place))
         assert np.ptp(points[:, 0]) == pytest.approx(2 * radius, rel=0.05)
+
+
+def test_a_bump_under_the_point_is_not_the_limb_that_the_bone_runs_through() -> None:
+    limb = trimesh.creation.cylinder(radius=0.1, height=0.4)
+    bump = trimesh.creation.icosphere(radius=0.02).apply_translation((0.14, 0, 0))
+    both = trimesh.util.concatenate([limb, bump])
+    upwards = np.array([0.0, 0.0, 1.0])
+    at, skin = (both.vertices, both.vertices[:, 2], 0.001), np.array([0.16, 0, 0])
+    assert np.ptp(whole(both).section_near(*at, skin)[:, 0]) < 0.05
+    bone = Bone(np.array([0.01, 0.0, -0.2]), upwards)
+    around = whole(both).section_near(*at, skin, bone=bone)
+    assert np.ptp(around[:, 0]) == pytest.approx(0.2, rel=0.01)
+    aside = Bone(np.array([0.5, 0.0, 0.0]), upwards)
+    assert np.ptp(whole(both).section_near(*at, skin, bone=aside)[:, 0]) < 0.05
 
 
 def test_a_plane_beside_the_body_meets_nothing() -> None:

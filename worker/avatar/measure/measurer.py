@@ -25,7 +25,7 @@ from worker.avatar.measure.anatomy import (
 )
 from worker.avatar.measure.landmarks import Landmarks, load_landmarks
 from worker.avatar.measure.record import Measurements
-from worker.avatar.measure.sections import Surface
+from worker.avatar.measure.sections import Bone, Surface
 from worker.avatar.measure.tape import Tape, TapeAt, fullest, girth, narrowest, polyline
 from worker.avatar.types import Float64Array
 
@@ -143,7 +143,11 @@ class Measurer:
         front = self._mark(pose, "neck_front")
         axis = direction(pose.joints[NECK], pose.joints[HEAD])
         points = self._anatomy.neck.section_near(
-            pose.vertices, pose.vertices @ axis, float(front @ axis), front
+            pose.vertices,
+            pose.vertices @ axis,
+            float(front @ axis),
+            front,
+            bone=Bone(pose.joints[NECK], axis),
         )
         return girth(points, axis, what="neck")
 

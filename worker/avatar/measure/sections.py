@@ -6,14 +6,36 @@ its edges, about 0.1 ms, so that girths can be swept.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from worker.avatar.measure.tape import plane_basis
 from worker.avatar.types import BoolArray, Float64Array
 
 IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Bone:
+    """A line along which a limb runs."""
+
+    start: Float64Array
+    """(3,) metres."""
+    along: Float64Array
+    """(3,) unit vector."""
+
+    def lies_in(self, outline: Float64Array) -> bool:
+        """Whether points (P, 3) of a plane across the bone stand all around it.
+
+        They do where nowhere half a turn is free of them: then their hull holds the bone.
+        """
+        x, y = plane_basis(self.along) @ (outline - self.start).T
+        turns = np.sort(np.arctan2(y, x))
+        return bool(np.diff(turns, append=turns[0] + 2.0 * np.pi).max() < np.pi)
 
 
 class Surface:
@@ -51,9 +73,23 @@ class Surface:
         return self._points(vertices, heights, level, np.flatnonzero(crossing))
 
     def section_near(
-        self, vertices: Float64Array, heights: Float64Array, level: float, point: Float64Array
+        self,
+        vertices: Float64Array,
+        heights: Float64Array,
+        level: float,
+        point: Float64Array,
+        *,
+        bone: Bone | None = None,
     ) -> Float64Array:
         """The one connected outline of the section that passes closest to `point` (3,).
+
+        Args:
+            vertices: (V, 3) metres.
+            heights: (V,) `vertices @ normal`.
+            level: on that axis.
+            point: of the skin.
+            bone: outlines that surround it come before all others: a point of the skin may stand
+                on a bump that the plane cuts off by itself.  The plane lies across it.
 
         Returns:
             (P, 3) metres, without order; empty when the plane misses the part.
@@ -67,9 +103,12 @@ class Surface:
         cut = self.face_edges[crossing[self.face_edges].sum(axis=1) == 2]
         pairs = number[cut[crossing[cut]].reshape(-1, 2)]
         graph = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(index), len(index)))
-        _, outline = connected_components(graph, directed=False)
-        nearest = np.argmin(((points - point) ** 2).sum(axis=1))
-        chosen: Float64Array = points[outline == outline[nearest]]
+        count, outline = connected_components(graph, directed=False)
+        apart = ((points - point) ** 2).sum(axis=1)
+        if bone is not None:
+            around = np.array([bone.lies_in(points[outline == each]) for each in range(count)])
+            apart[~around[outline]] += np.ptp(apart) + 1.0
+        chosen: Float64Array = points[outline == outline[np.argmin(apart)]]
         return chosen
 
     def _crossing(self, heights: Float64Array, level: float) -> BoolArray:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import map_coordinates
+from scipy.special import expit, logit
 
 from worker.avatar.observe.landmarks import LandmarkNetwork, Landmarks
 from worker.avatar.observe.mirrored import BothWays
@@ -24,8 +25,6 @@ _SQUARES = ((1.0, 0.0), (1.06, 0.012), (0.97, 0.012), (1.03, -0.012), (0.94, -0.
 """Size, and how much lower, in sides of the square that the landmarks imply."""
 _MOST_DOUBT = 1e-4
 """Log-odds are bounded at 9: a mask that is sure of a pixel is not surer than that."""
-_OUTSIDE = 1e-3
-"""What a square's outermost pixels count beyond it, where another one sees."""
 
 
 def look_closely(network: LandmarkNetwork, photo: BothWays, person: Landmarks) -> Landmarks:
@@ -79,15 +78,13 @@ def _mask_of(looks: list[Landmarks]) -> Float32Array:
     unit = (np.stack((columns.ravel(), rows.ravel()), axis=1) + 0.5) / side
     places = looks[0].roi.to_photo(unit.astype(np.float32))
     total: Float64Array = np.zeros(side * side)
-    weights: Float64Array = np.zeros(side * side)
+    lookers: Float64Array = np.zeros(side * side)
     for look in looks:
         at = look.roi.from_photo(places) * side - 0.5
-        bounded = look.mask.clip(_MOST_DOUBT, 1.0 - _MOST_DOUBT)
-        odds = np.log(bounded / (1.0 - bounded))
+        odds = logit(look.mask.clip(_MOST_DOUBT, 1.0 - _MOST_DOUBT))
         seen = map_coordinates(odds, [at[:, 1], at[:, 0]], order=1, mode="nearest")
         inside = np.all((at > -0.5) & (at < side - 0.5), axis=1)
-        weight = np.where(inside, 1.0, _OUTSIDE)
-        total += weight * seen
-        weights += weight
-    mask = 1.0 / (1.0 + np.exp(-total / weights))
-    return np.asarray(mask.reshape(side, side), dtype=np.float32)
+        total += np.where(inside, seen, 0.0)
+        lookers += inside
+    # The first square sees each of its own pixels, so nobody's number is zero.
+    return np.asarray(expit(total / lookers).reshape(side, side), dtype=np.float32)

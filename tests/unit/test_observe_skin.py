@@ -56,6 +56,23 @@ def test_without_a_face_nothing_is_claimed() -> None:
     assert find_skin(_photo(SKINS["olive"]), hidden) is None
 
 
+def test_black_hair_before_the_face_is_not_taken_for_skin() -> None:
+    """Nor black sleeves with it."""
+    assert find_skin(_photo((8, 8, 8)), _keypoints()) is None
+    fringed = _photo(SKINS["olive"])
+    fringed[FACE.start : 48] = 8
+    assert find_skin(fringed, _keypoints()) is not None
+
+
+@pytest.mark.parametrize("tone", [(1.0, 1.0, 1.0), (1.07, 0.92, 0.72)], ids=["grey", "brown"])
+def test_where_everything_has_the_faces_colour_nothing_is_claimed(
+    tone: tuple[float, float, float],
+) -> None:
+    """In black and white a sleeve as bright as the face looked like an arm."""
+    grey = _photo(SKINS["olive"]).mean(axis=2, keepdims=True)
+    assert find_skin((grey * tone).clip(0, 255).astype(np.uint8), _keypoints()) is None
+
+
 def test_the_map_has_255_steps_so_that_it_can_be_made_again() -> None:
     found = find_skin(_photo(SKINS["olive"]), _keypoints())
     assert found is not None

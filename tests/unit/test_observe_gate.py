@@ -226,6 +226,19 @@ def test_what_is_outside_the_picture_is_named(
         gate.check_frame(body, mask)
 
 
+def test_a_photo_that_was_made_small_to_save_memory_is_not_refused_for_it() -> None:
+    """What is shown at half the size passes if it passed at the whole."""
+    height, share = 500, 0.27
+    body = person()
+    body = replace(body, points=body.points * share + 100)
+    mask = np.zeros((height, 700), dtype=np.float32)
+    top, bottom, left, right = (round(each * share) + 100 for each in (80, 940, 150, 450))
+    mask[top:bottom, left:right] = 1.0
+    with pytest.raises(PersonTooSmall, match="232 pixels"):
+        gate.check_frame(body, mask)
+    gate.check_frame(body, mask, shrunk=0.5)
+
+
 def test_one_foot_hidden_behind_the_other_is_no_reason_to_refuse() -> None:
     gate.check_frame(unseen(person(), [26, 28, 30, 32]), mask_of())
 

@@ -211,3 +211,15 @@ def test_a_second_frame_that_is_cut_off_does_not_matter(tmp_path: Path) -> None:
     gradient().save(path, "MPO", save_all=True, append_images=[gradient().rotate(180)])
     path.write_bytes(path.read_bytes()[:-5000])
     assert_is_upright_gradient(read(path))
+
+
+@pytest.mark.parametrize(
+    ("height", "side_px", "shrunk"),
+    [(2400, WORKING_SIDE_PX, 1.0), (2400, 800, 0.5), (1000, 800, 0.8), (700, 800, 1.0)],
+)
+def test_how_much_smaller_than_usual_a_photo_was_made(
+    tmp_path: Path, height: int, side_px: int, shrunk: float
+) -> None:
+    path = saved(tmp_path, gradient(500, height), "PNG")
+    photo = read_photo(path, ViewName.FRONT, side_px=side_px)
+    assert photo.shrunk == pytest.approx(shrunk, abs=0.002)

@@ -115,6 +115,8 @@ class Photo:
     """(H, W, 3) sRGB."""
     focal_px: float | None
     """From EXIF, in pixels of `pixels`; None when the file does not say."""
+    shrunk: float = 1.0
+    """How much smaller than usual it was made, to save memory: 0.5 is half the side."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,14 @@ def choose_person(people: People, pixels: ByteArray) -> Landmarks:
     return people.dominant
 
 
-def check_frame(person: Landmarks, mask: Float32Array) -> None:
+def check_frame(person: Landmarks, mask: Float32Array, *, shrunk: float = 1.0) -> None:
     """Refuse people who are too small or not wholly inside the picture.
+
+    Args:
+        person: where they stand.
+        mask: their outline.
+        shrunk: `Photo.shrunk`: a photo that we made small to save memory is not the shopper's
+            fault.
 
     Raises:
         PersonTooSmall, LegsNotVisible, FeetNotVisible, HeadNotVisible, BodyHidden
@@ -109,6 +115,7 @@ def check_frame(person: Landmarks, mask: Float32Array) -> None:
     if box is None:
         raise BodyHidden("The person's outline could not be found.")
     body_height_px = float(box[3] - box[1])
+    usual_px = body_height_px / shrunk
     seen = confidences(person)
     inside = _inside(person, width, height)
     if not inside[KNEES].any() or seen[KNEES].max() < _SEEN or not inside[HIPS].any():
@@ -124,8 +131,8 @@ def check_frame(person: Landmarks, mask: Float32Array) -> None:
             "A part of the body is outside the picture.",
             advice="Please stand in the middle, so that all of you is in the picture.",
         )
-    if body_height_px < _MIN_HEIGHT_SHARE * height or body_height_px < _MIN_HEIGHT_PX:
-        raise PersonTooSmall(f"The person is only {body_height_px:.0f} pixels high.")
+    if body_height_px < _MIN_HEIGHT_SHARE * height or usual_px < _MIN_HEIGHT_PX:
+        raise PersonTooSmall(f"The person is only {usual_px:.0f} pixels high.")
 
 
 def check_posture(posture: Posture, view: ViewName) -> None:

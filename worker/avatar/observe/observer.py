@@ -68,7 +68,7 @@ class Observer:
         person = gate.choose_person(people, photo.pixels)
         person = look_closely(self.finder.network, both, person)
         mask = self.refiner.refine(both, person)
-        gate.check_frame(person, mask)
+        gate.check_frame(person, mask, shrunk=photo.shrunk)
         posture = Posture.of(person)
         gate.check_posture(posture, photo.view)
         gate.check_neighbours(people)

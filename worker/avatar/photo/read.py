@@ -61,7 +61,9 @@ def read_photo(
     pixels = np.ascontiguousarray(np.asarray(decoded.image, dtype=np.uint8))
     _check_size(decoded.full_size)
     _check_light(pixels)
-    return Photo(view=view, pixels=pixels, focal_px=decoded.focal_px)
+    usual_px = min(max(decoded.full_size), WORKING_SIDE_PX)
+    shrunk = min(max(pixels.shape[:2]) / usual_px, 1.0)
+    return Photo(view=view, pixels=pixels, focal_px=decoded.focal_px, shrunk=shrunk)
 
 
 def _check_size(size: tuple[int, int]) -> None:

@@ -57,7 +57,13 @@ def main() -> None:
             if args.photos:
                 seeds = (seed, GENDERS.index(gender), index, PHOTO_STREAM)
                 worn, photos = make_case(
-                    rig, subject, args.wear, tpose_rotations(), seeds, visit=args.visit
+                    rig,
+                    subject,
+                    args.wear,
+                    tpose_rotations(),
+                    seeds,
+                    visit=args.visit,
+                    turned_deg=args.turned,
                 )
                 write_photo_case(folder, subject, said, worn, photos)
                 print(folder, flush=True)
@@ -104,6 +110,9 @@ def _arguments() -> argparse.Namespace:
         "--photos", action="store_true", help="rendered photos for the real observers; needs --wear"
     )
     parser.add_argument("--visit", type=int, default=0, help="1: other photos of the same people")
+    parser.add_argument(
+        "--turned", type=float, default=0, metavar="DEG", help="farther away from front photos"
+    )
     parser.add_argument("--half", action="store_true", help="true vertices as float16")
     parser.add_argument("--no-baselines", action="store_true", help="skip the regressions")
     args = parser.parse_args()
@@ -125,6 +134,8 @@ def _name(args: argparse.Namespace) -> str:
         parts.append("lens-unknown")
     if args.visit:
         parts.append(f"visit-{args.visit}")
+    if args.turned:
+        parts.append(f"turned-{args.turned:g}")
     return "-".join(parts)
 
 

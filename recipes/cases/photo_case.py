@@ -30,6 +30,7 @@ def make_case(
     seeds: Sequence[int],
     *,
     visit: int = 0,
+    turned_deg: float = 0.0,
 ) -> tuple[Worn, list[Taken]]:
     """Dress the subject from a family of garments and photograph it from the front and the side.
 
@@ -41,6 +42,7 @@ def make_case(
         seeds: decide everything else.
         visit: another one has the same person in the same clothes in another room, before another
             phone, standing otherwise.
+        turned_deg: how much farther they turn away from the photo of their front.
     """
 
     def chance(about: int) -> np.random.Generator:
@@ -54,7 +56,7 @@ def make_case(
     quality = int(chance(3).integers(*JPEG_QUALITY))
     photos = []
     for number, view in enumerate(ViewName):
-        stance = draw_stance(view, chance(later + 10 + number))
+        stance = draw_stance(view, chance(later + 10 + number), turned_deg)
         rng = chance(later + 20 + number)
         bent = bend(subject, rig.lbs_weights, to_tpose, stance)
         scene = Scene(look, studio, quality)

@@ -56,8 +56,14 @@ class Bent:
         return np.asarray(np.einsum("vab,vb->va", self.linear, vertices) + self.shift)
 
 
-def draw_stance(view: ViewName, rng: np.random.Generator) -> Stance:
-    """Draw how someone stands: as told, relaxed, weight on one leg, or hands on hips."""
+def draw_stance(view: ViewName, rng: np.random.Generator, turned_deg: float = 0.0) -> Stance:
+    """Draw how someone stands: as told, relaxed, weight on one leg, or hands on hips.
+
+    Args:
+        view: from which side the photo is meant to be.
+        rng: decides.
+        turned_deg: how much farther people turn away from a photo of their front.
+    """
     names, shares = _KINDS[view]
     name = str(rng.choice(names, p=shares))
     local = np.tile(np.eye(3), (len(JOINT_NAMES), 1, 1))
@@ -71,6 +77,7 @@ def draw_stance(view: ViewName, rng: np.random.Generator) -> Stance:
     if name == "weight on one leg":
         _shift_weight(local, rng)
     yaw = rng.normal(0, 5.0) if rng.random() < 0.7 else rng.normal(0, 12.0)
+    yaw += np.copysign(turned_deg, yaw)
     if view is ViewName.SIDE:
         yaw = (90.0 if rng.random() < 0.5 else -90.0) + rng.normal(0, 7.0)
     pelvis = _turn(rng.normal(0, 2.0), 0, rng.normal(0, 1.0))

@@ -9,7 +9,8 @@ know.  900 women and 900 men take a quarter of an hour on two cores.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -17,13 +18,20 @@ import numpy as np
 from recipes.free_body import card
 from recipes.wardrobe.offsets import Dressed, dressed_people
 from worker.avatar.body.free import DATA_DIR, GARMENTS_NAME, free_body
-from worker.avatar.body.garments import KINDS, PARTS, Cut, Garments, sexes_of, write_garments
-from worker.avatar.types import BoolArray, Float64Array, Gender
+from worker.avatar.body.garments import (
+    KINDS,
+    OUTFITS,
+    Cut,
+    Garments,
+    sexes_of,
+    write_garments,
+)
+from worker.avatar.types import BoolArray, Float32Array, Float64Array, Gender
 
 SEED = 81000
 PEOPLE_A_SEX = 900
 MODES = {"top": 16, "bottom": 8}
-"""24 and 12 were no better."""
+"""Above and below the hips; 24 and 12 were no better."""
 EMPHASIS = {"tight": 1.0, "everyday": 1.0, "loose": 0.5}
 """How much each kind counts in the choice of modes, once all are of one size."""
 RIDGE = 0.02
@@ -41,13 +49,8 @@ def main() -> None:
     sexes = (Gender.FEMALE, Gender.MALE)
     with ProcessPoolExecutor(len(sexes)) as pool:
         drawn = dict(zip(sexes, pool.map(_drawn, sexes, (count, count)), strict=True))
-    cover, below = _cover(), _below_hips()
-    parts = {
-        part: _garments(part, drawn, cover * (below if part == "bottom" else ~below))
-        for part in PARTS
-    }
     path = DATA_DIR / GARMENTS_NAME
-    write_garments(path, parts)
+    write_garments(path, _garments(drawn))
     card.enter(path)
 
 
@@ -75,47 +78,56 @@ def _below_hips() -> BoolArray:
     return np.asarray(legs & (body.v_template[:, 1] < hips - _BELOW_HIPS_M))
 
 
-def _garments(part: str, drawn: dict[Gender, list[Dressed]], cover: Float64Array) -> Garments:
+def _garments(drawn: Mapping[Gender, Sequence[Dressed]]) -> Garments:
     everybody = [one for people in drawn.values() for one in people]
-    kinds = np.array([getattr(one, part) for one in everybody])
-    covered = np.flatnonzero(cover > 0)
-    fields = np.stack([one.offset_m[covered] for one in everybody]).astype(np.float64)
-    fields *= cover[covered]
-    modes = _modes(fields, kinds, MODES[part])
-    coefficients = fields @ modes / len(covered)
-    left = fields - coefficients @ modes.T
-    whole = np.zeros((len(cover), modes.shape[1]))
-    whole[covered] = modes
-    folds_m = {}
-    for kind in KINDS:
-        folds_m[kind] = np.zeros(len(cover))
-        folds_m[kind][covered] = np.sqrt((left[kinds == kind] ** 2).mean(axis=0))
-    cuts = {}
     of_sex = np.array([sex for sex, people in drawn.items() for _ in people])
-    for kind in KINDS:
-        for gender in Gender:
-            for sex in sexes_of(gender):
-                chosen = np.flatnonzero((kinds == kind) & (of_sex == sex))
-                betas = np.stack([everybody[index].betas[gender] for index in chosen])
-                cuts[kind, gender, sex] = _cut(betas, coefficients[chosen])
-    return Garments(whole, folds_m, cuts)
+    worn = [np.flatnonzero([one.outfit == outfit for one in everybody]) for outfit in OUTFITS]
+    cover, legs = _cover(), _below_hips()
+    fields = np.stack([one.offset_m for one in everybody]).astype(np.float32)
+    fields *= cover
+    modes = np.concatenate(
+        [
+            _modes(fields, [one.outfit[at] for one in everybody], part, count)
+            for at, (part, count) in enumerate(((~legs, MODES["top"]), (legs, MODES["bottom"])))
+        ],
+        axis=1,
+    )
+    coefficients = fields @ modes / (modes**2).sum(axis=0)
+    left = fields - coefficients @ modes.T
+    cuts = {}
+    for (outfit, those), gender in itertools.product(zip(OUTFITS, worn, strict=True), Gender):
+        for sex in sexes_of(gender):
+            chosen = those[of_sex[those] == sex]
+            betas = np.stack([everybody[index].betas[gender] for index in chosen])
+            cuts[outfit, gender, sex] = _cut(betas, coefficients[chosen].astype(np.float64))
+    folds_m = {
+        outfit: np.sqrt((left[those] ** 2).mean(axis=0))
+        for outfit, those in zip(OUTFITS, worn, strict=True)
+    }
+    return Garments(modes, folds_m, cuts)
 
 
-def _modes(fields: Float64Array, kinds: Sequence[str], count: int) -> Float64Array:
-    """(V, M) orthogonal, of mean square 1: what explains most of fields (n, V), not centred."""
+def _modes(fields: Float32Array, kinds: Sequence[str], part: BoolArray, count: int) -> Float32Array:
+    """(V, M) orthogonal, what explains most of fields (n, V), not centred, on a part (V,).
+
+    A coefficient is the root mean square of what its mode stands off where it does.
+    """
     rng = np.random.default_rng(SEED)
+    covered = np.flatnonzero(part & (fields != 0.0).any(axis=0))
     rows = []
     for kind in KINDS:
         there = np.flatnonzero(np.asarray(kinds) == kind)
-        some = fields[rng.choice(there, min(_SAMPLES, len(there)), replace=False)]
+        some = fields[np.ix_(rng.choice(there, min(_SAMPLES, len(there)), replace=False), covered)]
         rows.append(some * (EMPHASIS[kind] / np.sqrt((some**2).mean())))
     samples = np.concatenate(rows)
     _, vectors = np.linalg.eigh(samples @ samples.T)
     modes = vectors[:, : -count - 1 : -1].T @ samples
-    modes *= np.sqrt(fields.shape[1]) / np.linalg.norm(modes, axis=1, keepdims=True)
+    modes *= np.sqrt(len(covered)) / np.linalg.norm(modes, axis=1, keepdims=True)
     # Cloth stands off: the sign that says so, so that a rerun gives the same.
     modes *= np.where(modes.sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
-    return np.asarray(modes.T)
+    whole = np.zeros((fields.shape[1], count), np.float32)
+    whole[covered] = modes.T
+    return whole
 
 
 def _cut(betas: Float64Array, coefficients: Float64Array) -> Cut:

@@ -14,7 +14,7 @@ from recipes.cases.garments import FAMILIES, Choice, Garment
 from recipes.cases.subjects import WIDE, draw_subjects
 from recipes.free_body.pca import ShapeSpace
 from worker.avatar.body.free import DATA_DIR, PACK_NAME, free_body
-from worker.avatar.body.garments import KINDS
+from worker.avatar.body.garments import KINDS, Outfit
 from worker.avatar.body.layout import JOINT_INDEX
 from worker.avatar.body.model import BodyData
 from worker.avatar.body.pack import read_shape
@@ -37,6 +37,9 @@ CHOICES: dict[str, Choice] = {
 }
 """Tops and bottoms of each of `KINDS`."""
 
+_OF_ONE_KIND = tuple((kind, kind) for kind in KINDS)
+_MIXED = tuple(itertools.permutations(KINDS, 2))
+
 _AT_ONCE = 150
 _NEIGHBOURS = 24
 _NEAR_M = 0.08
@@ -49,9 +52,7 @@ _NEAREST, _FARTHEST = -0.005, 0.12
 class Dressed:
     """One person in one set of clothes."""
 
-    top: str
-    bottom: str
-    """Of `KINDS`."""
+    outfit: Outfit
     offset_m: np.ndarray
     """(V,) float16: how far the outside of the clothes lies from the skin, along its normal."""
     betas: dict[Gender, Float64Array]
@@ -59,25 +60,24 @@ class Dressed:
 
 
 def dressed_people(sex: Gender, count: int, seed: int) -> Iterator[Dressed]:
-    """Draw people, each in four sets of clothes: one of each kind, and one of any two kinds."""
+    """Draw people, each in a set of clothes of each kind, and in every other mixed set."""
     rig = free_body(sex)
     neighbours = _neighbours(rig)
     spaces = {gender: _space(gender) for gender in (sex, Gender.NEUTRAL)}
     for first in range(0, count, _AT_ONCE):
         rng = np.random.default_rng([seed, first])
         drawn = draw_subjects(min(_AT_ONCE, count - first), sex, seed + first, WIDE)
-        for subject in drawn:
+        for number, subject in enumerate(drawn):
             normals = _normals(rig, subject.vertices)
             betas = {
                 gender: space.betas_of(subject.vertices[None])[0]
                 for gender, space in spaces.items()
             }
-            mixed = (str(rng.choice(KINDS)), str(rng.choice(KINDS)))
-            for top, bottom in (*((kind, kind) for kind in KINDS), mixed):
+            for top, bottom in (*_OF_ONE_KIND, *_MIXED[number % 2 :: 2]):
                 choice = (CHOICES[top][0], CHOICES[bottom][1])
                 worn = dress_from(rig, subject, f"{top} and {bottom}", choice, rng)
                 offset_m = _offsets(subject.vertices, worn.vertices, normals, neighbours)
-                yield Dressed(top, bottom, offset_m, betas)
+                yield Dressed((top, bottom), offset_m, betas)
 
 
 def _space(gender: Gender) -> ShapeSpace:

@@ -1,6 +1,5 @@
 """Cloth between skin and outline: its prior, what is worn, and what the fit makes of it."""
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,14 @@ from scipy.ndimage import distance_transform_edt
 from tests.benchmarks.cases import Case
 from worker.avatar.body.articulated import ArticulatedShape, articulated_shape
 from worker.avatar.body.free import free_body, free_garments
-from worker.avatar.body.garments import KINDS, PARTS, read_garments, sexes_of, write_garments
+from worker.avatar.body.garments import (
+    KINDS,
+    OUTFITS,
+    Outfit,
+    read_garments,
+    sexes_of,
+    write_garments,
+)
 from worker.avatar.body.jacobian import body_keypoints
 from worker.avatar.body.layout import JOINT_INDEX
 from worker.avatar.body.model import BodyModel
@@ -31,7 +37,6 @@ from worker.errors import ModelInvalid, ModelMissing
 
 CASES = Path(__file__).resolve().parents[1] / "data" / "cases"
 CPU = torch.device("cpu")
-ALL_KINDS = list(itertools.product(KINDS, KINDS))
 
 
 def _shape(gender: Gender) -> ArticulatedShape:
@@ -56,7 +61,7 @@ def _possible(gender: Gender, scale: float = 1.0) -> list[Possible]:
 @pytest.mark.parametrize("gender", Gender)
 def test_everything_that_may_be_worn_is_a_proper_gaussian(gender: Gender) -> None:
     possible = _possible(gender)
-    assert len(possible) == len(ALL_KINDS) * len(sexes_of(gender))
+    assert len(possible) == len(OUTFITS) * len(sexes_of(gender))
     assert sum(each.chance for each in possible) == pytest.approx(1.0)
     for each in possible:
         assert bool((torch.linalg.eigvalsh(each.covariance) > 0).all())
@@ -67,10 +72,10 @@ def test_looser_clothes_stand_off_farther_and_vary_more() -> None:
     waist = _waist(Gender.MALE)
     off, spread = {}, {}
     for each in possible:
-        if each.top == each.bottom:
-            off[each.top] = float((closet.modes[waist] @ each.mean[50:]).mean())
-            varies = closet.modes[waist] @ each.covariance[50:, 50:] @ closet.modes[waist].mT
-            spread[each.top] = float(varies.diagonal().mean().sqrt())
+        off[each.outfit] = float((closet.modes[waist] @ each.mean[50:]).mean())
+        varies = closet.modes[waist] @ each.covariance[50:, 50:] @ closet.modes[waist].mT
+        spread[each.outfit] = float(varies.diagonal().mean().sqrt())
+    off, spread = ({kind: of[kind, kind] for kind in KINDS} for of in (off, spread))
     assert 0.001 < off["tight"] < 0.006 < off["everyday"] < off["loose"] < 0.06
     assert spread["tight"] < spread["everyday"] < spread["loose"]
 
@@ -79,7 +84,7 @@ def test_cloth_hangs_farther_off_a_waist_that_lies_hollow() -> None:
     """What is worn goes with who wears it: from the chest cloth falls, and passes the waist by."""
     gender = Gender.MALE
     shape, closet, waist = _shape(gender), wardrobe(_shape(gender), gender, 1.0), _waist(gender)
-    everyday = next(e for e in _possible(gender) if e.top == e.bottom == "everyday")
+    everyday = next(e for e in _possible(gender) if e.outfit == ("everyday", "everyday"))
     # The beta under which the waist's vertices move in, against those of the chest.
     out = shape.template[:, [0, 2]] / shape.template[:, [0, 2]].norm(dim=1, keepdim=True)
     moves = (shape.shapedirs[:, [0, 2]] * out[..., None]).sum(dim=1)
@@ -106,7 +111,7 @@ def test_heads_hands_and_feet_wear_no_garments() -> None:
     shape, closet = _shape(Gender.NEUTRAL), wardrobe(_shape(Gender.NEUTRAL), Gender.NEUTRAL, 1.0)
     ends = shape.weights[:, [15, 20, 21, 10, 11]].sum(dim=1) > 0.95
     assert float(closet.modes[ends].abs().max()) == 0.0
-    assert float(closet.folds_m({"loose": 1.0}, {"loose": 1.0})[ends].max()) == 0.0
+    assert float(closet.folds_m({("loose", "loose"): 1.0})[ends].max()) == 0.0
 
 
 def test_twice_the_allowance_is_twice_the_cloth() -> None:
@@ -131,16 +136,15 @@ def test_the_crotch_is_where_thighs_look_down_and_differs_by_view() -> None:
 def test_what_is_worn_is_found_when_the_cloth_itself_is_seen(worn: str) -> None:
     prior = _prior(Gender.FEMALE)
     prior.dress(wardrobe(_shape(Gender.FEMALE), Gender.FEMALE, 1.0))
-    true = next(e.mean for e in _possible(Gender.FEMALE) if e.top == e.bottom == worn)
+    true = next(e.mean for e in _possible(Gender.FEMALE) if e.outfit == (worn, worn))
     rows = prior.rows(prior.usual)
     seen = torch.zeros(len(true), dtype=true.dtype)
     seen[50:] = 1e6  # to a millimetre
     matrix = rows.by_shared.mT @ rows.by_shared + torch.diag(seen)
     gradient = rows.by_shared.mT @ rows.residual + seen * (prior.usual - true)
     prior.weigh(prior.usual, matrix, gradient)
-    for chances in (prior.tops, prior.bottoms):
-        assert sum(chances.values()) == pytest.approx(1.0)
-        assert chances[worn] > 0.9
+    assert sum(prior.outfits.values()) == pytest.approx(1.0)
+    assert prior.outfits[worn, worn] > 0.9
 
 
 def test_the_garments_come_over_to_another_body() -> None:
@@ -193,13 +197,31 @@ def test_what_holds_no_garments_is_named(tmp_path: Path, wrong: bytes) -> None:
 
 
 def test_garments_are_read_as_they_were_written(tmp_path: Path) -> None:
-    parts = free_garments()
-    write_garments(tmp_path / "again.npz", parts)
+    garments = free_garments()
+    write_garments(tmp_path / "again.npz", garments)
     again = read_garments(tmp_path / "again.npz")
-    for part in PARTS:
-        np.testing.assert_array_equal(again[part].modes, parts[part].modes)
-        for key, cut in parts[part].cuts.items():
-            np.testing.assert_array_equal(again[part].cuts[key].by_betas, cut.by_betas)
+    np.testing.assert_array_equal(again.modes, garments.modes)
+    for key, cut in garments.cuts.items():
+        np.testing.assert_array_equal(again.cuts[key].by_betas, cut.by_betas)
+    for outfit, folds_m in garments.folds_m.items():
+        np.testing.assert_array_equal(again.folds_m[outfit], folds_m)
+
+
+@pytest.mark.parametrize("gender", [Gender.FEMALE, Gender.MALE])
+def test_what_is_under_a_top_is_known_by_the_bottoms(gender: Gender) -> None:
+    """Around the hips a tight top lies on what is worn below: leggings, or wide trousers."""
+    closet, hips = wardrobe(_shape(gender), gender, 1.0), _level(gender, "left_hip")
+    modes = closet.modes[hips]
+
+    def stands_off_mm(outfit: Outfit) -> tuple[float, float]:
+        worn = next(each for each in _possible(gender) if each.outfit == outfit)
+        spread = torch.einsum("vm,mn,vn->v", modes, worn.covariance[50:, 50:], modes)
+        return 1e3 * float((modes @ worn.mean[50:]).mean()), 1e3 * float(spread.mean().sqrt())
+
+    middle, spread = stands_off_mm(("tight", "tight"))
+    assert 2.0 < middle < 5.0
+    assert spread < 2.0
+    assert stands_off_mm(("tight", "loose"))[0] > 2 * middle
 
 
 def test_skin_takes_hair_and_gloves_off_but_never_shoes() -> None:
@@ -239,7 +261,7 @@ def _outline(bare: float) -> tuple[ImageTargets, FitState, torch.Tensor]:
         like.new_full((1, len(REGIONS)), -6.0),
         torch.linspace(0.0, 0.02, closet.modes.shape[1], dtype=like.dtype),
     )
-    clothing = Clothing(skin_regions(shape), closet, closet.folds_m({}, {}))
+    clothing = Clothing(skin_regions(shape), closet, closet.folds_m({}))
     targets = outline_targets(shape, [matches], state, [ViewName.FRONT], clothing)
     return targets, state, like.new_tensor([[400.0, 400.0]])
 

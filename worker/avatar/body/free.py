@@ -107,8 +107,8 @@ def free_body(gender: Gender) -> BodyData:
 
 
 @cache
-def free_garments() -> dict[str, Garments]:
-    """Read how tops and bottoms lie on the free body, by `PARTS`.
+def free_garments() -> Garments:
+    """Read how clothes lie on the free body.
 
     Raises:
         ModelMissing: the file is not in the package.

@@ -1,7 +1,7 @@
 """One shape that explains every photo: keypoints first, then outlines that close in.
 
 The method is iterated closest points between outlines within damped least squares.  Twenty steps
-of it reach what three hundred steps of Adam reach, in a fifteenth of the time (facts/fitting.md).
+of it reach what three hundred steps of Adam reach (`avatar-worker bench speed`).
 
 Outlines are matched anew at each step, and other edges of the body are then its outline: what a
 step aims at moves, by up to a centimetre of hip, however many steps are taken.  So the last steps
@@ -40,12 +40,13 @@ from worker.errors import BodyHidden, FitFailed, OutOfRange
 
 _JOINT_STEPS = 4
 """Steps against the keypoints of all views together."""
-_OUTLINE_STEPS = 14
+_OUTLINE_STEPS = 8
+"""6, 10 and 14 are as right; the fewer, the less apart a photo and its changed copies come out."""
 _SETTLING_STEPS = 6
 """More of them, each shorter than the one before."""
 _STILL = 0.03
 """A step that moves betas less than this, if it were taken whole, is the last one."""
-_WEIGH_AT = (7, 11)
+_WEIGH_AT = (4, 6)
 """Steps at which it is decided who it may be and what is worn: not before the body roughly fits."""
 _FIRST_RADIUS_PX, _LAST_RADIUS_PX = 40.0, 10.0
 """How far apart paired outline points may lie, from the first step to the last."""
@@ -207,7 +208,7 @@ def _refine(
         state = replace(
             state, cloth=solver.cloth_prior.mean.clone(), worn=prior.usual[len(state.betas) :]
         )
-        folds_m = closet.folds_m(prior.tops, prior.bottoms)
+        folds_m = closet.folds_m(prior.outfits)
         clothing = Clothing(skin_regions(shape), closet, folds_m)
     radii = np.geomspace(_FIRST_RADIUS_PX, _LAST_RADIUS_PX, _OUTLINE_STEPS)
     for step, radius_px in enumerate(radii):
@@ -215,7 +216,7 @@ def _refine(
         if step in _WEIGH_AT:
             solver.find_people(state, outline)
             if clothing is not None:
-                folds_m = clothing.wardrobe.folds_m(prior.tops, prior.bottoms)
+                folds_m = clothing.wardrobe.folds_m(prior.outfits)
                 clothing = replace(clothing, folds_m=folds_m)
         state, _ = solver.improve(state, outline)
         tell(0.2 + 0.6 * (step + 1) / _OUTLINE_STEPS)
@@ -225,9 +226,8 @@ def _refine(
         if moved < _STILL:
             break
     tell(0.9)
-    wear = tuple(
-        max(kinds, key=kinds.__getitem__) for kinds in (prior.tops, prior.bottoms) if kinds
-    )
+    outfits = prior.outfits
+    wear = max(outfits, key=outfits.__getitem__, default=())
     return _Refined(state, outline, wear, _OUTLINE_STEPS + step)
 
 

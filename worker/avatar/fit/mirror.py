@@ -7,15 +7,17 @@ one is found.  The mirror image of a photo must not find the other one.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.avatar.body.layout import JOINT_NAMES
 from worker.avatar.fit.evidence import SEEN_CONFIDENCE
 from worker.avatar.types import (
     KEYPOINTS,
     BodyFit,
+    BoolArray,
     FittedView,
     Float32Array,
     Float64Array,
@@ -53,13 +55,21 @@ def looks_left(observation: Observation) -> bool:
     and its mirror image disagree on it where head or feet are seen, both their front and their
     back; of whom neither is, everybody looks to the right.
     """
-    x, seen = observation.keypoints[:, 0], observation.keypoints[:, 2] > SEEN_CONFIDENCE
-    ahead = sum(
+    return ahead(observation.keypoints[:, 0], observation.keypoints[:, 2] > SEEN_CONFIDENCE) < 0.0
+
+
+def ahead(x: NDArray[np.floating[Any]], seen: BoolArray) -> float:
+    """How far to the right of the image face and toes lie of ears and heels, both together.
+
+    Args:
+        x: (23,) of keypoints.
+        seen: (23,) which are.
+    """
+    return sum(
         float(x[front & seen].mean() - x[back & seen].mean())
         for front, back in _FRONTS_AND_BACKS
         if (front & seen).any() and (back & seen).any()
     )
-    return bool(ahead < 0.0)
 
 
 def mirrored_keypoints(keypoints: Array, width: int) -> Array:

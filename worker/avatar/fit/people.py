@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worker.avatar.body.articulated import ArticulatedShape
+from worker.avatar.body.garments import Outfit
 from worker.avatar.body.model import People
 from worker.avatar.body.volume import rest_volume
 from worker.avatar.fit import priors
@@ -78,20 +79,12 @@ class ShapePrior:
         self._whiten = torch.linalg.inv(torch.linalg.cholesky(covariance))
 
     @property
-    def tops(self) -> dict[str, float]:
-        """How likely each kind of top is; nobody wears any before they are dressed."""
-        return self._summed([each.top for each in self._possible])
-
-    @property
-    def bottoms(self) -> dict[str, float]:
-        """How likely each kind of bottom is."""
-        return self._summed([each.bottom for each in self._possible])
-
-    def _summed(self, names: Sequence[str]) -> dict[str, float]:
-        found = dict.fromkeys(filter(None, names), 0.0)
-        for name, chance in zip(names, self._chances, strict=True):
-            if name:
-                found[name] += chance
+    def outfits(self) -> dict[Outfit, float]:
+        """How likely each outfit is; nobody wears any before they are dressed."""
+        found: dict[Outfit, float] = {}
+        for each, chance in zip(self._possible, self._chances, strict=True):
+            if each.outfit is not None:
+                found[each.outfit] = found.get(each.outfit, 0.0) + chance
         return found
 
     def weigh(self, shared: Tensor, matrix: Tensor, gradient: Tensor) -> None:
@@ -118,13 +111,13 @@ class ShapePrior:
                 for each in self._possible
             ]
         )
-        worn: dict[tuple[str, str], float] = {}
+        worn: dict[Outfit | None, float] = {}
         for each, chance in zip(self._possible, chances, strict=True):
-            worn[each.top, each.bottom] = worn.get((each.top, each.bottom), 0.0) + chance
+            worn[each.outfit] = worn.get(each.outfit, 0.0) + chance
         total = sum(chance**_DECIDED for chance in worn.values())
         self._expect(
             [
-                chance * worn[each.top, each.bottom] ** (_DECIDED - 1.0) / total
+                chance * worn[each.outfit] ** (_DECIDED - 1.0) / total
                 for each, chance in zip(self._possible, chances, strict=True)
             ]
         )

@@ -172,7 +172,10 @@ class Solver:
         return equations
 
     def _seen(self, state: FitState, outline: ImageTargets | None) -> NormalEquations:
-        """Assemble all but the prior of the shape, which may change where the solver stands."""
+        """Assemble all but the prior of the shape, which may change where the solver stands.
+
+        The prior of cloth may not: it is set before anything is linearised against an outline.
+        """
         last = self._last_seen
         if last is not None and last[0] is state and last[1] is outline:
             return last[2]

@@ -16,13 +16,15 @@ from worker.avatar.body.jacobian import SkinnedPoints
 from worker.avatar.fit import priors, rotation
 from worker.avatar.fit.cloth import NO_CLOTH, REGIONS
 from worker.avatar.fit.evidence import Evidence
+from worker.avatar.fit.mirror import ahead
 from worker.avatar.fit.people import ShapePrior
 from worker.avatar.fit.solver import Solver
 from worker.avatar.fit.state import FitState
 from worker.avatar.types import KEYPOINTS, Float64Array, InitialGuess, ViewName
 
-_YAWS_DEG = {ViewName.FRONT: (0.0,), ViewName.SIDE: (90.0, -90.0)}
-"""Turns about the body's own vertical to try; +90 looks to the right of the image."""
+_CLEARLY_AHEAD = 0.03
+"""Share of the person's height that face and toes lie ahead of ears and heels, together, where it
+is plain which way a profile looks; usual are 0.2."""
 
 _LIMBS: tuple[tuple[int, int, str, str], ...] = (
     (1, 4, "left_hip", "left_knee"),
@@ -53,7 +55,7 @@ def find_start(
         The state, one view, and the pose (1, 22, 3, 3) around which its pose is spread.
     """
     best: tuple[float, FitState, Tensor] | None = None
-    for yaw_deg in _YAWS_DEG[view.view]:
+    for yaw_deg in _yaws_deg(view):
         mean = _facing(shape, yaw_deg)
         for begin in _beginnings(shape, keypoints, view, mean, initial):
             # Damping is the solver's own, so each beginning has a fresh one.
@@ -69,6 +71,16 @@ def find_start(
     if best is None:
         raise AssertionError(view.view)
     return best[1], best[2]
+
+
+def _yaws_deg(view: Evidence) -> tuple[float, ...]:
+    """Turns about the body's own vertical to try; +90 looks to the right of the image."""
+    if view.view is ViewName.FRONT:
+        return (0.0,)
+    px = ahead(view.keypoints[:, 0], view.keypoint_weight[:, 0] > 0)
+    if abs(px) < _CLEARLY_AHEAD * priors.PERSON_HEIGHT_PX:
+        return (90.0, -90.0)
+    return (90.0,) if px > 0 else (-90.0,)
 
 
 def _beginnings(

@@ -8,7 +8,6 @@ what hangs on it are found together.  Coefficients are metres, not logarithms: g
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from worker.avatar.body.articulated import ArticulatedShape
 from worker.avatar.body.free import free_body, free_garments
-from worker.avatar.body.garments import KINDS, PARTS, Cut, sexes_of
+from worker.avatar.body.garments import KINDS, OUTFITS, Cut, Outfit, sexes_of
 from worker.avatar.types import Float64Array, Gender, Int64Array, ViewName
 
 PROBABILITY: Mapping[str, float] = {"tight": 0.12, "everyday": 0.85, "loose": 0.03}
@@ -58,8 +57,8 @@ class Possible:
     """(N, N)."""
     chance: float
     """Before looking."""
-    top: str = ""
-    bottom: str = ""
+    outfit: Outfit | None = None
+    """What they wear; None: nothing."""
 
 
 class Wardrobe:
@@ -72,20 +71,17 @@ class Wardrobe:
     """
 
     def __init__(self, shape: ArticulatedShape, gender: Gender, scale: float) -> None:
-        like, parts = shape.template, free_garments()
+        like, self._garments = shape.template, free_garments()
         self._scale, self._like, self._gender = scale, like, gender
         nearest = _on_the_free_body(shape)
         self._knows_betas = nearest is None
-        fields = [
-            like.new_tensor(parts[part].modes if nearest is None else parts[part].modes[nearest])
-            for part in PARTS
-        ]
-        self.modes = torch.cat((*fields, like.new_zeros((len(like), _CROTCHES))), dim=1)
+        here = slice(None) if nearest is None else nearest
+        modes = like.new_tensor(self._garments.modes[here])
+        self.modes = torch.cat((modes, like.new_zeros((len(like), _CROTCHES))), dim=1)
         """(V, W) how far each mode stands off at each vertex; at the crotch, see `shown`."""
         self._folds_sq = {
-            (part, kind): like.new_tensor(folds_m if nearest is None else folds_m[nearest]) ** 2
-            for part in PARTS
-            for kind, folds_m in parts[part].folds_m.items()
+            outfit: like.new_tensor(folds_m[here]) ** 2
+            for outfit, folds_m in self._garments.folds_m.items()
         }
         self._crotch = shape.weights[:, list(_TRUNK_AND_LEGS)].sum(dim=1).clamp(max=1.0)
         self.may_be_bare = shape.weights[:, list(_ARMS)].sum(dim=1).clamp(max=1.0)
@@ -107,17 +103,15 @@ class Wardrobe:
             shown[index, :, -1 if view is ViewName.SIDE else -2] = down[index]
         return shown
 
-    def folds_m(self, tops: Mapping[str, float], bottoms: Mapping[str, float]) -> Tensor:
+    def folds_m(self, outfits: Mapping[Outfit, float]) -> Tensor:
         """(V,) root mean square of what the modes leave out.
 
         Args:
-            tops: how likely each kind is.
-            bottoms: the same.
+            outfits: how likely each is.
         """
         square = self._like.new_zeros(len(self._like))
-        for part, chances in zip(PARTS, (tops, bottoms), strict=True):
-            for kind, chance in chances.items():
-                square = square + chance * self._folds_sq[part, kind]
+        for outfit, chance in outfits.items():
+            square = square + chance * self._folds_sq[outfit]
         return square.sqrt() * max(self._scale, 1.0)
 
     def dress(self, people: Sequence[Possible]) -> list[Possible]:
@@ -133,39 +127,29 @@ class Wardrobe:
             (top, bottom): PROBABILITY[top]
             * PROBABILITY[bottom]
             * (SAME_CUT if top == bottom else 1.0)
-            for top, bottom in itertools.product(KINDS, KINDS)
+            for top, bottom in OUTFITS
         }
         total = sum(odds.values()) * len(sexes)
         return [
-            self._dressed(who, sex, top, bottom, chance / total)
+            self._dressed(who, sex, outfit, chance / total)
             for who, sex in zip(people, sexes, strict=True)
-            for (top, bottom), chance in odds.items()
+            for outfit, chance in odds.items()
         ]
 
-    def _dressed(
-        self, who: Possible, sex: Gender, top: str, bottom: str, chance: float
-    ) -> Possible:
-        cuts = [
-            free_garments()[part].cuts[kind, self._gender, sex]
-            for part, kind in zip(PARTS, (top, bottom), strict=True)
-        ]
+    def _dressed(self, who: Possible, sex: Gender, outfit: Outfit, chance: float) -> Possible:
+        cut = self._garments.cuts[outfit, self._gender, sex]
         if not self._knows_betas:
-            cuts = [_of_anybody(cut, self._gender, sex, len(who.mean)) for cut in cuts]
+            cut = _of_anybody(cut, self._gender, sex, len(who.mean))
+        _, bottom = outfit
         *crotch_mm, spread_mm = CROTCH_MM[bottom]
-        like, count = who.mean, len(who.mean)
-        middle = torch.cat(
-            [like.new_tensor(cut.middle) for cut in cuts] + [like.new_tensor(crotch_mm) / 1000.0]
-        )
+        like, count, modes = who.mean, len(who.mean), len(cut.middle)
+        middle = torch.cat((like.new_tensor(cut.middle), like.new_tensor(crotch_mm) / 1000.0))
         by_betas = torch.cat(
-            [like.new_tensor(cut.by_betas)[:, :count] for cut in cuts]
-            + [like.new_zeros((_CROTCHES, count))]
+            (like.new_tensor(cut.by_betas)[:, :count], like.new_zeros((_CROTCHES, count)))
         )
         own = _LEAST_M**2 * torch.eye(len(middle)).to(like)
-        at = 0
-        for cut in cuts:
-            block = slice(at, at := at + len(cut.middle))
-            own[block, block] += like.new_tensor(cut.covariance)
-        own.diagonal()[at:] += (spread_mm / 1000.0) ** 2
+        own[:modes, :modes] += like.new_tensor(cut.covariance)
+        own.diagonal()[modes:] += (spread_mm / 1000.0) ** 2
         middle, by_betas = self._scale * middle, self._scale * by_betas
         # Thicker clothes vary more, thinner ones no less: where a tight top is expected to be a
         # hair, what is seen of it would otherwise speak for another kind.
@@ -178,7 +162,7 @@ class Wardrobe:
             )
         )
         mean = torch.cat((who.mean, middle + by_betas @ who.mean))
-        return Possible(mean, covariance, chance, top, bottom)
+        return Possible(mean, covariance, chance, outfit)
 
 
 @lru_cache(maxsize=8)
@@ -189,7 +173,7 @@ def wardrobe(shape: ArticulatedShape, gender: Gender, scale: float) -> Wardrobe:
 
 
 def _of_anybody(cut: Cut, gender: Gender, sex: Gender, count: int) -> Cut:
-    """What a kind of garment does on all people of a sex together, whatever their betas."""
+    """What an outfit does on all people of a sex together, whatever their betas."""
     people = free_body(gender).people
     if people is None:
         raise AssertionError("the free body knows its people")

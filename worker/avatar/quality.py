@@ -19,8 +19,8 @@ from worker.avatar.types import (
 )
 
 IOU_LOW = 0.8
-"""Below this the outline is not that of the body in any usual clothes: rendered people reach 0.85 and
-more (518 fits, the overlap of the dressed body), the photographed woman in an open coat 0.75."""
+"""Below this the outline is not that of the body in any usual clothes: rendered people reach 0.85
+and more (518 fits, the overlap of the dressed body), a photographed open coat 0.75."""
 
 GIRTHS: tuple[str, ...] = ("chestCm", "waistCm", "hipCm")
 HIGH_WITHIN_CM = 5.0

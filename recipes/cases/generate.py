@@ -111,13 +111,19 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--visit", type=int, default=0, help="1: other photos of the same people")
     parser.add_argument(
-        "--turned", type=float, default=0, metavar="DEG", help="farther away from front photos"
+        "--turned",
+        type=float,
+        default=0,
+        metavar="DEG",
+        help="degrees by which people turn farther away from the camera in photos of their front",
     )
     parser.add_argument("--half", action="store_true", help="true vertices as float16")
     parser.add_argument("--no-baselines", action="store_true", help="skip the regressions")
     args = parser.parse_args()
     if args.photos and not args.wear:
         parser.error("--photos shows people who wear something: say what with --wear")
+    if (args.turned or args.visit) and not args.photos:
+        parser.error("--turned and --visit are for --photos")
     if args.wear in TEST_ONLY and args.split != "test":
         parser.error(f"{args.wear} clothes are kept from development: --split test has them")
     return args

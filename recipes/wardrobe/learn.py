@@ -30,8 +30,8 @@ from worker.avatar.types import BoolArray, Float32Array, Float64Array, Gender
 
 SEED = 81000
 PEOPLE_A_SEX = 900
-MODES = {"top": 16, "bottom": 8}
-"""Above and below the hips; 24 and 12 were no better."""
+MODES_ABOVE_HIPS, MODES_BELOW_HIPS = 16, 8
+"""24 and 12 were no better."""
 EMPHASIS = {"tight": 1.0, "everyday": 1.0, "loose": 0.5}
 """How much each kind counts in the choice of modes, once all are of one size."""
 RIDGE = 0.02
@@ -85,11 +85,12 @@ def _garments(drawn: Mapping[Gender, Sequence[Dressed]]) -> Garments:
     cover, legs = _cover(), _below_hips()
     fields = np.stack([one.offset_m for one in everybody]).astype(np.float32)
     fields *= cover
+    tops, bottoms = zip(*(one.outfit for one in everybody), strict=True)
     modes = np.concatenate(
-        [
-            _modes(fields, [one.outfit[at] for one in everybody], part, count)
-            for at, (part, count) in enumerate(((~legs, MODES["top"]), (legs, MODES["bottom"])))
-        ],
+        (
+            _modes(fields, tops, ~legs, MODES_ABOVE_HIPS),
+            _modes(fields, bottoms, legs, MODES_BELOW_HIPS),
+        ),
         axis=1,
     )
     coefficients = fields @ modes / (modes**2).sum(axis=0)

@@ -16,12 +16,11 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from worker.avatar.fit.fitter import OUTLINE_STEPS
 from worker.avatar.fit.residuals import ImageTargets
 from worker.avatar.fit.solver import Solver
 from worker.avatar.fit.state import VIEW_UNKNOWNS, FitState
 
-OUTLINE_STEPS: Final = 14
-"""How often the fit matches outlines; Adam's steps are shared out among these."""
 _MEMORY: Final = (0.9, 0.999)
 _EPSILON: Final = 1e-8
 
@@ -40,6 +39,8 @@ class Stopwatch:
     """CPU seconds that steps against outlines took; all else is the same for both."""
 
     seconds: float = 0.0
+    steps: int = 0
+    """That Adam took."""
 
 
 @contextmanager
@@ -76,7 +77,8 @@ def in_place_of_the_solver(adam: Adam) -> Iterator[Stopwatch]:
             memory[id(self)] = _Moments.of(state)
         moments = memory[id(self)]
         started = time.process_time()
-        for _ in range(round(adam.steps / OUTLINE_STEPS)):
+        for _ in range(round(adam.steps / OUTLINE_STEPS)):  # as many times as outlines are matched
+            watch.steps += 1
             gradient = _gradient(self, state, outline)
             state = state.moved(-adam.rate * moments.direction(gradient), self.posed(state))
         watch.seconds += time.process_time() - started

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import worker.demo
 from worker.avatar.observe import Observer, assets
-from worker.avatar.photo import read_photo
+from worker.avatar.photo import WORKING_SIDE_PX, read_photo
 from worker.avatar.types import KEYPOINTS, ViewName
 from worker.errors import WrongView
 
@@ -56,3 +57,20 @@ def test_the_sample_persons_outline_is_told_from_the_room(observer: Observer) ->
     # The share of the box that a standing person with arms aside covers.
     x0, y0, x1, y1 = observation.box.astype(int)
     assert 0.2 < np.mean(body[y0:y1, x0:x1]) < 0.6
+
+
+def test_who_is_accepted_is_accepted_when_memory_is_short(
+    observer: Observer, tmp_path: Path
+) -> None:
+    """Work on smaller photos (`economy`) must not tell a shopper to come closer."""
+    sample = Image.open(SAMPLE / "front.jpg").convert("RGB")
+    wide = Image.new("RGB", (1600, 1200), sample.getpixel((5, 5)))
+    height = 640
+    small = sample.resize((round(sample.width * height / sample.height), height))
+    wide.paste(small, (700, 400))
+    path = tmp_path / "wide.png"
+    wide.save(path)
+    for side_px in (WORKING_SIDE_PX, WORKING_SIDE_PX // 2):
+        seen = observer.observe(read_photo(path, ViewName.FRONT, side_px=side_px))
+        assert (seen.box[3] - seen.box[1]) / seen.intrinsics.height > 0.4
+    assert seen.box[3] - seen.box[1] < 300, "the photo is too large to show anything"

@@ -25,7 +25,7 @@ and more (518 fits, the overlap of the dressed body), a photographed open coat 0
 GIRTHS: tuple[str, ...] = ("chestCm", "waistCm", "hipCm")
 HIGH_WITHIN_CM = 5.0
 """Half width of an interval up to which a girth is known as well as photographs of dressed people
-allow today: two sides and a weight give 3.5 to 4.5 cm."""
+allow today: two sides and a weight give 3 to 4 cm."""
 LOW_BEYOND_CM = 13.0
 """Half width beyond which it is hardly known: no better than a guess from the height, whose mean
 error of 8 to 10 cm is ±17 to 20."""

@@ -1,7 +1,7 @@
 """One shape that explains every photo: keypoints first, then outlines that close in.
 
-The method is iterated closest points between outlines within damped least squares.  Twenty steps
-of it reach what three hundred steps of Adam reach (`avatar-worker bench speed`).
+The method is iterated closest points between outlines within damped least squares.  A dozen steps
+of it reach what hundreds of steps of Adam reach (`avatar-worker bench speed --adam`).
 
 Outlines are matched anew at each step, and other edges of the body are then its outline: what a
 step aims at moves, by up to a centimetre of hip, however many steps are taken.  So the last steps
@@ -40,8 +40,9 @@ from worker.errors import BodyHidden, FitFailed, OutOfRange
 
 _JOINT_STEPS = 4
 """Steps against the keypoints of all views together."""
-_OUTLINE_STEPS = 8
-"""6, 10 and 14 are as right; the fewer, the less apart a photo and its changed copies come out."""
+OUTLINE_STEPS = 8
+"""Steps against outlines that are matched anew each time; 6, 10 and 14 are as right
+(docs/decisions/0026)."""
 _SETTLING_STEPS = 6
 """More of them, each shorter than the one before."""
 _STILL = 0.03
@@ -210,7 +211,7 @@ def _refine(
         )
         folds_m = closet.folds_m(prior.outfits)
         clothing = Clothing(skin_regions(shape), closet, folds_m)
-    radii = np.geomspace(_FIRST_RADIUS_PX, _LAST_RADIUS_PX, _OUTLINE_STEPS)
+    radii = np.geomspace(_FIRST_RADIUS_PX, _LAST_RADIUS_PX, OUTLINE_STEPS)
     for step, radius_px in enumerate(radii):
         outline = _matched(shape, solver, state, views, clothing, radius_px=radius_px)
         if step in _WEIGH_AT:
@@ -219,7 +220,7 @@ def _refine(
                 folds_m = clothing.wardrobe.folds_m(prior.outfits)
                 clothing = replace(clothing, folds_m=folds_m)
         state, _ = solver.improve(state, outline)
-        tell(0.2 + 0.6 * (step + 1) / _OUTLINE_STEPS)
+        tell(0.2 + 0.6 * (step + 1) / OUTLINE_STEPS)
     for step in range(1, _SETTLING_STEPS + 1):
         outline = _matched(shape, solver, state, views, clothing, radius_px=_LAST_RADIUS_PX)
         state, moved = solver.settle(state, outline, 1.0 / (step + 1))
@@ -228,7 +229,7 @@ def _refine(
     tell(0.9)
     outfits = prior.outfits
     wear = max(outfits, key=outfits.__getitem__, default=())
-    return _Refined(state, outline, wear, _OUTLINE_STEPS + step)
+    return _Refined(state, outline, wear, OUTLINE_STEPS + step)
 
 
 def _matched(

@@ -2,8 +2,9 @@
 
 How far clothes stand off is a field over the body, the same for every view: a sum of modes that
 were learnt from many dressed people (`worker.avatar.body.garments`).  Their coefficients and betas
-are one Gaussian for each kind of top and bottom, so that the outline, the form of the person and
-what hangs on it are found together.  Coefficients are metres, not logarithms: girths go with those.
+are one Gaussian for each outfit, a kind of top over a kind of bottom, so that the outline, the form
+of the person and what hangs on it are found together.  Coefficients are metres, not logarithms:
+girths go with those.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ INFLATION: Mapping[str, float] = {
     "heightCm": 1.2,
 }
 """How many times less sure a measurement is than the fit believes: its residuals are not those of
-cloth, which errs over whole garments at a time.  People know their height to 0.7 cm."""
+cloth, which errs over whole garments at a time.  (Surer at ankles, where `MODEL_ERROR_CM` is most
+of it.)  People know their height to 0.7 cm."""
 
 MODEL_ERROR_CM: Mapping[str, float] = {
     "chestCm": 1.45,
@@ -69,7 +70,7 @@ MODEL_ERROR_CM: Mapping[str, float] = {
     "shoulderBreadthCm": 0.23,
     "heightCm": 0.0,
 }
-"""Added in square: cloth and bodies that are not the model's.  Both tables hold 90 to 94 of 100
+"""Added in square: cloth and bodies that are not the model's.  Both tables hold 90 to 95 of 100
 errors of 518 fits to rendered photographs: 40 people of the development split in everyday and tight
 clothes, and 99 drawn with other seeds, in underwear too.  40 people alone would not do: they are
 kind by chance (docs/decisions/0021)."""
@@ -78,8 +79,8 @@ _UNDRESSED = 0.6
 """Share of the model's error that is left where nobody wears anything."""
 _LOOSE = 1.4
 """How many times less sure everything but the declared height is under loose clothes, which differ
-more from what is expected of them: then 89 to 94 of 100 errors of 26 people in drawn ones hold (two
-sides, with a weight or without), and 86 from the front alone."""
+more from what is expected of them: then 89 to 92 of 100 errors of 26 people in drawn ones hold (two
+sides, without a weight and with one), and 86 from the front alone."""
 
 
 def standard_errors_cm(

@@ -32,7 +32,7 @@ SEED = 81000
 PEOPLE_A_SEX = 900
 MODES_ABOVE_HIPS, MODES_BELOW_HIPS = 16, 8
 """24 and 12 were no better."""
-EMPHASIS = {"tight": 1.0, "everyday": 1.0, "loose": 0.5}
+EMPHASIS = {"tight": 1.0, "slim": 0.5, "everyday": 1.0, "loose": 0.5}
 """How much each kind counts in the choice of modes, once all are of one size."""
 RIDGE = 0.02
 """Of the number of people: a thousand people do not tell 50 slopes exactly."""

@@ -20,6 +20,16 @@ from worker.avatar.body.model import BodyData
 from worker.avatar.body.pack import read_shape
 from worker.avatar.types import Float64Array, Gender, Int64Array
 
+_SLIM: Choice = (
+    (
+        Garment("slim top", (0.001, 0.004), (0.05, 0.4), (0.0, 0.003), 0.025, 0.32, (0.001, 0.006)),
+        Garment("slim shirt", (0.001, 0.004), (0.05, 0.4), (0.0, 0.003), 0.03, 1.0, (0.001, 0.006)),
+    ),
+    (Garment("slim trousers", (0.001, 0.003), (0.03, 0.18), (0.0, 0.005), -0.005),),
+)
+"""Our judgement of what lies between a second skin and everyday clothes; no case wears it.  Without
+it whoever does was taken for everyday-dressed and slimmer than they are."""
+
 _LOOSE: Choice = (
     (
         Garment("wide top", (0.002, 0.010), (0.6, 1.0), (0.0, 0.03), 0.03, 1.0, (0.005, 0.03)),
@@ -32,6 +42,7 @@ development sees; the same hand drew both."""
 
 CHOICES: dict[str, Choice] = {
     "tight": FAMILIES["tight"],
+    "slim": _SLIM,
     "everyday": FAMILIES["everyday"],
     "loose": _LOOSE,
 }

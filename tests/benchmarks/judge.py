@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from worker.avatar.body.free import free_body
 from worker.avatar.body.model import BodyModel
 from worker.avatar.fit import FitOptions, fit_body
 from worker.avatar.measure import Measurer
+from worker.avatar.measure.intervals import measurement_intervals_cm, standard_errors_cm
 from worker.avatar.types import BodyFit, Float64Array, Gender, Observation
 from worker.errors import AvatarError
 
@@ -58,34 +58,33 @@ class Judge:
             gender: BodyModel(free_body(gender), dtype=torch.float64) for gender in Gender
         }
         self._measurers = {gender: Measurer(body.data) for gender, body in self._bodies.items()}
-        self._intervals = _interval_function()
-
-    @property
-    def gives_intervals(self) -> bool:
-        """Whether the fit says how sure it is."""
-        return self._intervals is not None
 
     def fit(self, case: Case, setup: Setup) -> Outcome:
         """Fit one case as the worker does and hold it against its truth."""
-        gender = Gender.NEUTRAL if setup.neutral else case.gender
-        body = self._bodies[gender]
-        height_m = case.request["heightCm"] / 100
         try:
-            seen = [self._seen.observation(case, view) for view in setup.views]
-            started = time.perf_counter()
-            fit = fit_body(
-                body,
-                seen,
-                height_m=height_m,
-                weight_kg=case.request["weightKg"] if setup.weight else None,
-                options=FitOptions(setup.outlines, self._erosion_px(case, seen)),
-            )
-            seconds = time.perf_counter() - started
+            fit, seconds = self._fitted(case, setup)
         except Refused as refusal:
             return Outcome(refused=refusal.code)
         except AvatarError as error:
             return Outcome(refused=error.code)
-        return self._judged(case, gender, fit.betas, seconds=seconds, fit=fit)
+        return self._judged(case, _told(case, setup), fit.betas, seconds=seconds, fit=fit)
+
+    def off_and_believed_cm(
+        self, case: Case, setup: Setup
+    ) -> tuple[dict[str, float], dict[str, float]] | None:
+        """How far each measurement is off, and its standard error as the fit alone sees it.
+
+        None: the photos are refused.
+        """
+        try:
+            fit, _ = self._fitted(case, setup)
+        except (Refused, AvatarError):
+            return None
+        gender, height_m = _told(case, setup), _height_m(case)
+        body, measurer = self._bodies[gender], self._measurers[gender]
+        vertices = self._of_height(body, fit.betas, height_m)
+        believed = standard_errors_cm(body, measurer, fit, height_m=height_m)
+        return self._off(gender, vertices, case), believed
 
     def peer(self, case: Case, setup: Setup, prototype: Prototype) -> Outcome:
         """Let the prototype fit a case and hold it against the truth as ours is."""
@@ -102,7 +101,7 @@ class Judge:
         true = case.vertices()
         if true is None:
             return Outcome(refused="NO_TRUE_BODY")
-        gender = Gender.NEUTRAL if setup.neutral else case.gender
+        gender = _told(case, setup)
         body = self._bodies[gender]
         directions = body.shapedirs.flatten(0, 1).numpy()
         apart = (true - body.v_template.numpy()).reshape(-1)
@@ -113,7 +112,7 @@ class Judge:
     def guess(self, case: Case, setup: Setup, *, with_weight: bool) -> Outcome:
         """What one would say without a photo, by regression."""
         known = _baselines(case.folder.parent)
-        told = Gender.NEUTRAL if setup.neutral else case.gender
+        told = _told(case, setup)
         name = "height+weight" if with_weight else "height"
         weight_kg = case.request.get("weightKg")
         if told.value not in known or (with_weight and weight_kg is None):
@@ -134,6 +133,18 @@ class Judge:
         bare = not case.dressed and all(one.source == "synthetic" for one in seen)
         return 0.0 if bare else FitOptions().silhouette_torso_erode_px
 
+    def _fitted(self, case: Case, setup: Setup) -> tuple[BodyFit, float]:
+        seen = [self._seen.observation(case, view) for view in setup.views]
+        started = time.perf_counter()
+        fit = fit_body(
+            self._bodies[_told(case, setup)],
+            seen,
+            height_m=_height_m(case),
+            weight_kg=case.request["weightKg"] if setup.weight else None,
+            options=FitOptions(setup.outlines, self._erosion_px(case, seen)),
+        )
+        return fit, time.perf_counter() - started
+
     def _judged(
         self,
         case: Case,
@@ -143,14 +154,14 @@ class Judge:
         seconds: float,
         fit: BodyFit | None,
     ) -> Outcome:
-        body = self._bodies[gender]
-        height_m = case.request["heightCm"] / 100
-        vertices = self._shaped(body, betas)
-        vertices *= height_m / np.ptp(vertices[:, 1])
+        body, height_m = self._bodies[gender], _height_m(case)
+        vertices = self._of_height(body, betas, height_m)
         true = case.vertices()
         intervals = None
-        if fit is not None and self._intervals is not None:
-            intervals = self._intervals(body, self._measurers[gender], fit, height_m=height_m)
+        if fit is not None:
+            intervals = measurement_intervals_cm(
+                body, self._measurers[gender], fit, height_m=height_m
+            )
         return Outcome(
             off_cm=self._off(gender, vertices, case),
             intervals_cm=intervals,
@@ -165,19 +176,22 @@ class Judge:
         true = case.truth["measurementsCm"]
         return {key: measured[key] - true[key] for key in measured if key in true}
 
+    @classmethod
+    def _of_height(cls, body: BodyModel, betas: Float64Array, height_m: float) -> Float64Array:
+        vertices = cls._shaped(body, betas)
+        return vertices * (height_m / np.ptp(vertices[:, 1]))
+
     @staticmethod
     def _shaped(body: BodyModel, betas: Float64Array) -> Float64Array:
         return np.asarray(body.shaped(torch.as_tensor(betas)[None])[0].numpy())
 
 
-def _interval_function() -> Callable[..., dict[str, Interval]] | None:
-    """`measurement_intervals_cm`, if the worker has it: the bench also runs older checkouts."""
-    try:
-        module = importlib.import_module("worker.avatar.measure.intervals")
-    except ModuleNotFoundError:
-        return None
-    function: Callable[..., dict[str, Interval]] = module.measurement_intervals_cm
-    return function
+def _told(case: Case, setup: Setup) -> Gender:
+    return Gender.NEUTRAL if setup.neutral else case.gender
+
+
+def _height_m(case: Case) -> float:
+    return float(case.request["heightCm"]) / 100
 
 
 def _baselines(folder: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def run(
         "body": FREE_BODY_DIGEST,
         "setups": figures,
         "cases": rows,
-        "notes": _notes(judge, prototype),
+        "notes": _notes(prototype),
     }
 
 
@@ -113,10 +113,8 @@ def _judged(
     return rows, others
 
 
-def _notes(judge: Judge, prototype: Prototype | None) -> list[str]:
+def _notes(prototype: Prototype | None) -> list[str]:
     notes = []
-    if not judge.gives_intervals:
-        notes.append("coverage90 is null: this checkout's fit gives no intervals")
     if prototype is None:
         notes.append("the prototype is skipped: its fitlib.py does not lie beside the checkout")
     return notes

@@ -77,8 +77,8 @@ def test_looser_clothes_stand_off_farther_and_vary_more() -> None:
         off[kind] = float((closet.modes[waist] @ each.mean[50:]).mean())
         varies = closet.modes[waist] @ each.covariance[50:, 50:] @ closet.modes[waist].mT
         spread[kind] = float(varies.diagonal().mean().sqrt())
-    assert 0.001 < off["tight"] < 0.006 < off["everyday"] < off["loose"] < 0.06
-    assert spread["tight"] < spread["everyday"] < spread["loose"]
+    assert 0.001 < off["tight"] < 0.006 < off["slim"] < off["everyday"] < off["loose"] < 0.06
+    assert spread["tight"] < spread["slim"] < spread["everyday"] < spread["loose"]
 
 
 def test_cloth_hangs_farther_off_a_waist_that_lies_hollow() -> None:

@@ -99,6 +99,7 @@ def test_the_garment_that_hides_is_named_with_what_it_costs() -> None:
     assert top.startswith("Loose top: chest ±8 cm, waist ±8 cm; fitted clothes")
     assert bottom.startswith("Not fitted trousers or skirt: hip ±8 cm;")
     assert judged(0.9, 0.9, half_cm=8.2, wear=TIGHT).warnings == ()
+    assert judged(0.9, 0.9, half_cm=8.2, wear=("slim", "slim")).warnings == ()
     assert judged(0.9, 0.9, half_cm=8.2, wear=()).warnings == ()
 
 

@@ -40,6 +40,9 @@ NO_SIDE_PHOTO = "No side photo: chest, waist and hip are less certain. Adding on
 _HIDDEN_BY = {"top": ("chestCm", "waistCm"), "trousers or skirt": ("hipCm",)}
 """Which measurements what is worn hides."""
 
+_FITTED = ("tight", "slim")
+"""Kinds of garments that nobody need change for a better photo."""
+
 
 def assess(
     fit: BodyFit,
@@ -77,7 +80,7 @@ def _hidden(wear: Sequence[str], half_cm: Mapping[str, float]) -> list[str]:
     found = []
     for sits, (garment, keys) in zip(wear, _HIDDEN_BY.items(), strict=False):
         unsure = [key for key in keys if half_cm[key] > WORTH_A_WORD_CM]
-        if sits == "tight" or not unsure:
+        if sits in _FITTED or not unsure:
             continue
         said = ", ".join(f"{key.removesuffix('Cm')} ±{half_cm[key]:.0f} cm" for key in unsure)
         found.append(

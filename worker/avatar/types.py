@@ -199,7 +199,7 @@ class BodyFit:
     iterations: int
     warnings: tuple[str, ...] = ()
     wear: tuple[str, ...] = ()
-    """How top and bottom most likely sit: tight, everyday or loose; empty where nothing is worn."""
+    """How top and bottom most likely sit, of `body.garments.KINDS`; empty where nothing is worn."""
     proposal: Proposal = Proposal()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from worker.avatar.types import Float64Array, Gender
 from worker.errors import ModelInvalid
 
-KINDS = ("tight", "everyday", "loose")
+KINDS = ("tight", "slim", "everyday", "loose")
 """How a garment may sit."""
 
 Outfit = tuple[str, str]

@@ -22,19 +22,18 @@ from worker.avatar.body.free import free_body, free_garments
 from worker.avatar.body.garments import KINDS, OUTFITS, Cut, Outfit, sexes_of
 from worker.avatar.types import Float64Array, Gender, Int64Array, ViewName
 
-PROBABILITY: Mapping[str, float] = {"tight": 0.12, "everyday": 0.85, "loose": 0.03}
-"""How many people wear a kind of top, or of bottom, before looking.
+PROBABILITY: Mapping[str, float] = {"tight": 0.1, "slim": 0.1, "everyday": 0.77, "loose": 0.03}
+"""How many people wear a kind of top, and independently of it of bottom, before looking.
 
+Slim ones are expected as often as tight ones, a judgement (docs/decisions/0027).
 Loose ones are expected less often than they may be worn: one of forty who was taken for loosely
 dressed, at 0.1 instead of 0.03, came out 18 cm too slim.  Tight ones at 0.03 instead of 0.12 were
-missed on 10 of 40 people, at 0.12 on 2, and nobody else was taken for one (docs/decisions/0025)."""
-
-SAME_CUT = 4.0
-"""Odds by which people wear two garments of one cut rather than two of different cuts; a judgement
-(2 and 10 were within 0.1 cm of it, before docs/decisions/0023)."""
+missed on 10 of 40 people, at 0.12 on 2, and nobody else was taken for one (docs/decisions/0025,
+before there were slim ones)."""
 
 CROTCH_MM: Mapping[str, tuple[float, float, float]] = {
     "tight": (6.0, 5.0, 2.5),
+    "slim": (15.0, 12.5, 6.0),
     "everyday": (30.0, 25.5, 7.0),
     "loose": (60.0, 60.0, 30.0),
 }
@@ -124,12 +123,7 @@ class Wardrobe:
         sexes = sexes_of(self._gender)
         if len(people) < len(sexes):
             people = [people[0]] * len(sexes)
-        odds = {
-            (top, bottom): PROBABILITY[top]
-            * PROBABILITY[bottom]
-            * (SAME_CUT if top == bottom else 1.0)
-            for top, bottom in OUTFITS
-        }
+        odds = {(top, bottom): PROBABILITY[top] * PROBABILITY[bottom] for top, bottom in OUTFITS}
         total = sum(odds.values()) * len(sexes)
         return [
             self._dressed(who, sex, outfit, chance / total)

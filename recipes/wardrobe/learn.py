@@ -2,8 +2,8 @@
 
     .venv-recipe/bin/python -m recipes.wardrobe.learn
 
-The prior of the fit for what is worn; docs/decisions/0023 and 0026 say what it is for, and what it
-cannot know.  900 women and 900 men take a quarter of an hour on two cores.
+The prior of the fit for what is worn; docs/decisions/0023, 0026 and 0027 say what it is for, and
+what it cannot know.  900 women and 900 men take a quarter of an hour on two cores.
 """
 
 from __future__ import annotations

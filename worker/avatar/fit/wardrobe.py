@@ -25,15 +25,15 @@ from worker.avatar.types import Float64Array, Gender, Int64Array, ViewName
 PROBABILITY: Mapping[str, float] = {"tight": 0.1, "slim": 0.1, "everyday": 0.77, "loose": 0.03}
 """How many people wear a kind of top, and independently of it of bottom, before looking.
 
-Slim ones are expected as often as tight ones, a judgement (docs/decisions/0027).
-Loose ones are expected less often than they may be worn: one of forty who was taken for loosely
-dressed, at 0.1 instead of 0.03, came out 18 cm too slim.  Tight ones at 0.03 instead of 0.12 were
-missed on 10 of 40 people, at 0.12 on 2, and nobody else was taken for one (docs/decisions/0025,
-before there were slim ones)."""
+Slim ones are expected as often as tight ones, a judgement.  Loose ones are expected less often than
+they may be worn: one of forty who was taken for loosely dressed, where tops were loose at 3.9 % and
+not at 0.9, came out 18 cm too slim with the fit of that time (docs/decisions/0023); with today's at
+3 % nobody of some 240 is more than 10.4 cm too slim (docs/decisions/0027, which also says how the
+shares of 0023 and 0025 differ from these)."""
 
 CROTCH_MM: Mapping[str, tuple[float, float, float]] = {
     "tight": (6.0, 5.0, 2.5),
-    "slim": (15.0, 12.5, 6.0),
+    "slim": (15.0, 12.5, 6.0),  # a judgement: half of everyday ones'
     "everyday": (30.0, 25.5, 7.0),
     "loose": (60.0, 60.0, 30.0),
 }

@@ -49,8 +49,9 @@ INFLATION: Mapping[str, float] = {
     "heightCm": 1.2,
 }
 """How many times less sure a measurement is than the fit believes: its residuals are not those of
-cloth, which errs over whole garments at a time.  (Surer at ankles, where `MODEL_ERROR_CM` is most
-of it.)  People know their height to 0.7 cm."""
+cloth, which errs over whole garments at a time.  (Surer at ankles and biceps, where
+`MODEL_ERROR_CM` is most of it; at ankles the least that is tried.)  People know their height to
+0.7 cm."""
 
 MODEL_ERROR_CM: Mapping[str, float] = {
     "chestCm": 1.53,
@@ -81,8 +82,9 @@ _UNDRESSED = 0.6
 """Share of the model's error that is left where nobody wears anything."""
 _LOOSE = 1.4
 """How many times less sure everything but the declared height is under loose clothes, which differ
-more from what is expected of them: then 89 to 92 of 100 errors of 26 people in drawn ones hold (two
-sides, without a weight and with one), and 86 from the front alone."""
+more from what is expected of them: then 89 to 92 of 100 errors of 26 people in drawn ones held (two
+sides, without a weight and with one), and 86 from the front alone, with the fit and the tables of
+docs/decisions/0023."""
 
 
 def standard_errors_cm(

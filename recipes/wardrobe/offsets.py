@@ -28,7 +28,7 @@ _SLIM: Choice = (
     (Garment("slim trousers", (0.001, 0.003), (0.03, 0.18), (0.0, 0.005), -0.005),),
 )
 """Our judgement of what lies between a second skin and everyday clothes; no case wears it.  Without
-it whoever does was taken for everyday-dressed and slimmer than they are."""
+it the sample person was taken for everyday-dressed and too slim (docs/decisions/0027)."""
 
 _LOOSE: Choice = (
     (

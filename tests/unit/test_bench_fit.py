@@ -19,6 +19,7 @@ from tests.benchmarks.judge import Judge, Outcome
 from tests.benchmarks.observing import Refused, SeenCases
 from tests.benchmarks.run import run
 from tests.benchmarks.setups import Setup
+from worker.avatar.measure.intervals import INFLATION, MODEL_ERROR_CM, NINETY_PERCENT
 from worker.avatar.types import Intrinsics, Observation, Photo, ViewName
 from worker.errors import NotStanding
 
@@ -246,6 +247,21 @@ def test_a_target_is_missed_by_one_bad_girth() -> None:
 def judge() -> Judge:
     """All bodies."""
     return Judge()
+
+
+def test_intervals_are_calibrated_on_what_they_are_made_of(man: Path, judge: Judge) -> None:
+    setup = Setup("front+weight", (ViewName.FRONT,), weight=True)
+    whole, alone = judge.fit(Case(man), setup), judge.off_and_believed_cm(Case(man), setup)
+    assert alone is not None
+    off_cm, believed_cm = alone
+    assert off_cm == whole.off_cm
+    assert whole.intervals_cm is not None
+    for key, (low, high) in whole.intervals_cm.items():
+        # Nobody wears anything in this case: less is left of the model's error.
+        most = np.hypot(INFLATION[key] * believed_cm[key], MODEL_ERROR_CM[key])
+        least = INFLATION[key] * believed_cm[key]
+        sigma = (high - low) / 2 / NINETY_PERCENT
+        assert least - 1e-9 <= sigma <= most + 1e-9, key
 
 
 def test_the_report_has_the_shape_that_is_documented(man: Path, judge: Judge) -> None:
